@@ -1,0 +1,1 @@
+"""Parametric models that probes need: human bodies behind one interface."""
