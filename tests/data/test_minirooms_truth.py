@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import dune_bench.data.minirooms
 from dune_bench.data.minirooms.dataset import MiniRooms
 from dune_bench.data.minirooms.index import Room
 from dune_bench.data.minirooms.shards import read_depth, read_image, read_objects
@@ -23,10 +21,6 @@ from dune_bench.data.samples import HumanSample, RelocScene, SegSample, View
 from tests.data.minirooms_fixture import grid
 
 Array = NDArray[np.float64]
-HOME = Path(dune_bench.data.minirooms.__file__).parent
-pytestmark = pytest.mark.skipif(
-    not (HOME / "minirooms@0.yaml").is_file(), reason="the shards are not packed in this checkout"
-)
 
 
 @cache
@@ -178,18 +172,35 @@ def test_stated_rotation_and_baseline_are_those_of_the_cameras() -> None:
 
 
 def test_floor_depth_is_exact() -> None:
-    """< 1 mm below 5 m, < 3 mm at 10 m, against the ray's intersection with z = 0."""
-    checked = 0
+    """< 1 mm below 5 m, < 3 mm at 10 m, against the ray's intersection with z = 0.
+
+    A leaf or leg thinner than a pixel may stand before the floor at a depth ray: a few points are nearer,
+    none is farther.
+    """
+    excess = []
     for split, room, views in each_room():
         floor = {o.index for o in room.objects if o.label == rooms().classes.index("floor")}
         points = grid(views[0].depth.shape[0], views[0].image.size[0])
         for number, view in enumerate(views):
             on_floor = np.isin(owner_at(objects_of(split, room, number), points), list(floor))
             exact = plane_depth(view, points[on_floor], np.zeros(3), np.array([0.0, 0.0, 1.0]))
-            error = np.abs(view.depth.reshape(-1)[on_floor] - exact)
-            assert (error < np.where(exact < 5, 1e-3, 3e-3)).all(), view.id
-            checked += int(on_floor.sum())
-    assert checked > 100_000
+            error = view.depth.reshape(-1)[on_floor] - exact
+            excess.append(error / np.where(exact < 5, 1e-3, 3e-3))
+    error = np.concatenate(excess)
+    assert len(error) > 100_000
+    assert error.max() < 1
+    assert (error < -1).mean() < 5e-4
+
+
+def flat_residuals(points: Array) -> tuple[Array, Array] | None:
+    """Distances (N,) to the plane of most points, and its normal; None for a mere strip of points."""
+    kept = points
+    for _ in range(3):
+        centre = np.median(kept, axis=0)
+        _, scale, axes = np.linalg.svd(kept - centre, full_matrices=False)
+        away = (points - centre) @ axes[2]
+        kept = points[np.abs(away) < 0.03]
+    return None if scale[1] / np.sqrt(len(kept)) < 0.1 else (np.abs(away), axes[2])
 
 
 def test_walls_are_flat_and_upright() -> None:
@@ -203,18 +214,14 @@ def test_walls_are_flat_and_upright() -> None:
             world = unproject(view, points, view.depth.reshape(-1).astype(np.float64))
             for wall in walls:
                 here = world[(owner == wall) & (world[:, 2] > 0.15)]
-                if len(here) < 400:
-                    continue
-                near = np.abs(here - np.median(here, axis=0)).max(axis=1) < 3
-                centred = here[near] - np.median(here[near], axis=0)
-                _, scale, axes = np.linalg.svd(centred, full_matrices=False)
-                if scale[1] / np.sqrt(len(centred)) > 0.1:
-                    away = np.abs(centred @ axes[2] - np.median(centred @ axes[2]))
-                    residuals.append(np.quantile(away, 0.99))
-                    tilts.append(abs(axes[2, 2]))
+                found = flat_residuals(here) if len(here) >= 400 else None
+                if found is not None:
+                    residuals.append(np.quantile(found[0], 0.99))
+                    tilts.append(np.degrees(np.arcsin(abs(found[1][2]))))
     assert len(residuals) > 100
     assert max(residuals) < 4e-3
-    assert np.degrees(np.arcsin(np.median(tilts))) < 0.05
+    assert np.median(tilts) < 0.05
+    assert max(tilts) < 0.5
 
 
 def test_wall_and_floor_points_land_on_themselves_in_other_views() -> None:
