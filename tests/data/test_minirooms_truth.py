@@ -53,14 +53,14 @@ def unproject(view: View, pixels: Array, depth: Array) -> Array:
     return (rays * depth[:, None] - view.T_cam_world[:3, 3]) @ view.T_cam_world[:3, :3]
 
 
-def owner_at(objects: NDArray[np.uint8], corners: Array) -> NDArray[np.int64]:
-    """The object around image points (N, 2) at pixel corners; -1 where the 4 x 4 pixels around differ."""
-    x, y = np.rint(corners).astype(int).T
+def owner_at(objects: NDArray[np.uint8], points: Array, reach: int = 2) -> NDArray[np.int64]:
+    """The object around image points (N, 2); -1 unless all pixels within `reach` are the same one."""
+    x, y = np.rint(points).astype(int).T
     size = objects.shape[0]
-    inside = (x >= 2) & (y >= 2) & (x <= size - 2) & (y <= size - 2)
-    out = np.full(len(corners), -1)
-    xs, ys = x[inside], y[inside]
-    around = np.stack([objects[ys + j, xs + i] for i in range(-2, 2) for j in range(-2, 2)]).astype(int)
+    inside = (np.minimum(x, y) >= reach) & (np.maximum(x, y) <= size - reach)
+    out = np.full(len(points), -1)
+    steps = range(-reach, reach)
+    around = np.stack([objects[y[inside] + j, x[inside] + i] for i in steps for j in steps]).astype(int)
     out[inside] = np.where((around == around[0]).all(axis=0), around[0], -1)
     return out
 
@@ -239,14 +239,15 @@ def test_wall_and_floor_points_land_on_themselves_in_other_views() -> None:
                     continue
                 where, ahead = project(views[b], unproject(views[a], points, z))
                 same = (ahead > 0.1) & np.isin(owner, flat)
-                same[same] &= owner_at(maps[b], where[same]) == owner[same]
+                # All four depths that are interpolated there must belong to the surface.
+                same[same] &= owner_at(maps[b], where[same], reach=4) == owner[same]
                 back, _ = project(
                     views[a], unproject(views[b], where[same], 1 / inverse_depth_at(views[b], where[same]))
                 )
                 errors.append(np.linalg.norm(back - points[same], axis=1))
     error = np.concatenate(errors)
     assert len(error) > 100_000
-    assert np.quantile(error, 0.999) < 0.5
+    assert (error < 0.5).mean() > 0.9999
     assert np.median(error) < 0.05
 
 
