@@ -98,6 +98,15 @@ class Encoder(ABC):
     device: torch.device = torch.device("cpu")
     dtype: Precision = "float32"
     options: Mapping[str, JSON] = MappingProxyType({})
+    module: nn.Module | None = None
+    """The network, if it is one: `to` moves it, and its parameters are counted."""
+
+    def to(self, device: torch.device, dtype: Precision = "float32") -> Encoder:
+        """Moves the network; `encode` computes there and in that precision from now on."""
+        self.device, self.dtype = device, dtype
+        if self.module is not None:
+            self.module.to(device)
+        return self
 
     def identity(self) -> dict[str, JSON]:
         """What moves features beyond the image, the view and the dtype, JSON-able: part of the

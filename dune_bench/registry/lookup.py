@@ -17,10 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dune_bench.errors import UsageError
-from dune_bench.registry.cards import EncoderCard, TaskCard, load_card
+from dune_bench.registry.cards import EncoderCard, TaskCard, load_card, read_mapping
 from dune_bench.registry.suggest import did_you_mean
 
 ENTRY_POINTS = "dune_bench"
@@ -191,8 +189,8 @@ class Registry:
 
 def _load_suites(path: Path) -> dict[str, str]:
     """suites.yaml: name -> description."""
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(raw, dict) or not all(isinstance(v, str) for v in raw.values()):
+    raw = read_mapping(path)
+    if not all(isinstance(v, str) for v in raw.values()):
         raise UsageError(f"{path}: suites are a mapping of name to description")
     return raw
 
@@ -201,7 +199,14 @@ _registered: list[EncoderCard] = []
 
 
 def register_encoder(card: EncoderCard) -> None:
-    """Adds an encoder card to every registry this process builds from now on."""
+    """Adds an encoder card to every registry this process builds from now on.
+
+    Raises UsageError if the name is taken.
+    """
+    known = load_registry()
+    if card.id in known.encoders:
+        origin = known.origins[card.id]
+        raise UsageError(f"register_encoder: encoder {card.id!r} is already defined in {origin}")
     _registered.append(card)
     load_registry.cache_clear()
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """` (did you mean a, b?)`, or the known names if none is near, or an empty string."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=most, cutoff=0.5)
+    by_lower = {known_name.lower(): known_name for known_name in reversed(names)}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=0.5)
     if near:
-        return f" (did you mean {', '.join(near)}?)"
+        return f" (did you mean {', '.join(by_lower[match] for match in near)}?)"
     return f" (known: {', '.join(names[:12])}{', …' if len(names) > 12 else ''})" if names else ""

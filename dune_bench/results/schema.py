@@ -160,8 +160,10 @@ class Result(Part):
 
     @property
     def label(self) -> str:
-        """The encoder's name as every report prints it: `dune_vitb [random weights]`."""
-        suffix = "" if self.encoder.weights == "released" else f" [{self.encoder.weights} weights]"
+        """The encoder's name as every report prints it: `dune_vitb [random weights]`.  An encoder
+        that needs no weights (`none`) has its plain name."""
+        plain = self.encoder.weights in ("released", "none")
+        suffix = "" if plain else f" [{self.encoder.weights} weights]"
         return self.encoder.id + suffix
 
 

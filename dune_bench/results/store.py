@@ -51,13 +51,14 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def safe_name(name: str) -> str:
-    """A file name for any id: readable, unique, without separators.
+    """A file name for any id: readable, without separators, never hidden.
 
-    Characters beyond `A-Za-z0-9._@+-` become `-`; if that changed anything but `/` and `:`, a digest
-    keeps two ids apart.
+    `/` becomes `--` and `:` becomes `-`; if anything else had to change, a digest keeps two ids apart.
+    (Ids that differ in `/`, `:` and `-` alone share a folder; the key in the file's name parts them.)
     """
-    safe = re.sub(r"[^A-Za-z0-9._@+-]", "-", name.replace("/", "--").replace(":", "-")).lstrip(".")
-    if not re.fullmatch(r"[A-Za-z0-9._@+/:-]+", name) or len(safe) > 120 or not safe:
+    plain = name.replace("/", "--").replace(":", "-")
+    safe = re.sub(r"[^A-Za-z0-9._@+-]", "-", plain).lstrip(".")
+    if safe != plain or len(safe) > 120 or not safe:
         safe = f"{safe[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return safe
 

@@ -1,0 +1,66 @@
+"""Options that several verbs share, and the completion of names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dune_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from dune_bench.registry.lookup import Registry
+
+
+class Kind(StrEnum):
+    """What `list` can list."""
+
+    encoders = "encoders"
+    tasks = "tasks"
+    suites = "suites"
+    datasets = "datasets"
+    protocols = "protocols"
+
+
+def names_of(registry: Registry, kind: Kind) -> list[str]:
+    """All names of one kind, sorted."""
+    if kind is Kind.protocols:
+        return [f"{probe}/{protocol}" for probe, protocol in registry.protocols()]
+    return sorted(getattr(registry, kind.value))
+
+
+def complete(*kinds: Kind, extra: Iterable[str] = ()) -> Callable[[str], list[str]]:
+    """A completion of names, also of the last of a comma-separated list."""
+
+    def names(incomplete: str) -> list[str]:
+        from dune_bench.registry.lookup import load_registry
+
+        try:
+            registry = load_registry()
+        except UsageError:  # A broken card must not print into the shell's command line.
+            return []
+        before, comma, last = incomplete.rpartition(",")
+        known = [*extra, *(name for kind in kinds for name in names_of(registry, kind))]
+        return [before + comma + name for name in known if name.startswith(last)]
+
+    return names
+
+
+def parse_list(text: str, option: str) -> tuple[str, ...]:
+    """`a,b` -> ("a", "b").  Raises UsageError if nothing is named."""
+    names = tuple(filter(None, (part.strip() for part in text.split(","))))
+    if not names:
+        raise UsageError(f"{option} is empty: name at least one, or several separated by commas")
+    return names
+
+
+IncludeOption = Annotated[
+    list[Path] | None,
+    typer.Option("--include", metavar="DIR", help="Folder with further encoders/ and tasks/ cards."),
+]
+RunsOption = Annotated[
+    Path, typer.Option("--runs", metavar="DIR", help="Where `run` writes and other verbs read.")
+]

@@ -1,0 +1,65 @@
+"""`dune-bench prepare`: make a dataset ready to use, or check it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dune_bench.cli.options import IncludeOption, Kind, complete
+from dune_bench.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from dune_bench.registry.lookup import Registry
+
+
+def prepare(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="A dataset, with or without its version: minirooms, minirooms@0.",
+            autocompletion=complete(Kind.datasets),
+        ),
+    ],
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the data is or goes; default: its own place.")
+    ] = None,
+    accept_license: Annotated[
+        bool, typer.Option("--accept-license", help="You have read and accept the data's licence.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the files against their recorded hashes.")
+    ] = False,
+    include: IncludeOption = None,
+) -> None:
+    """Make a dataset ready to use, or check its files."""
+    from dune_bench.registry.lookup import load_registry
+
+    registry = load_registry(tuple(include or ()))
+    name = resolve_version(registry, dataset)
+    data = registry.dataset(name)(name, root=root)
+    if not check:
+        typer.echo(data.prepare(root, accept_license))
+        return
+    problems = data.verify()
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+    if problems:
+        raise typer.Exit(ExitCode.FAILED)
+    typer.echo(f"{name}: ok ({', '.join(data.splits)}; licence: {data.licence})")
+
+
+def resolve_version(registry: Registry, name: str) -> str:
+    """`minirooms` -> its newest version, `minirooms@0` as it is.  Raises UsageError."""
+    from dune_bench.registry.suggest import did_you_mean
+
+    versions = [known for known in registry.datasets if name in (known, known.partition("@")[0])]
+    if not versions:
+        raise UsageError(f"unknown dataset {name!r}{did_you_mean(name, registry.datasets)}")
+    return max(versions, key=_version)
+
+
+def _version(name: str) -> tuple[int, str]:
+    version = name.partition("@")[2]
+    return (int(version) if version.isdecimal() else -1, name)

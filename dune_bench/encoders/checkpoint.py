@@ -1,0 +1,132 @@
+"""Tensors out of a file, safely: nothing stored in a checkpoint is ever executed.
+
+A checkpoint is refused in one line that says what is wrong with it: truncated, code inside, another
+architecture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dune_bench.errors import TaskError
+
+State = dict[str, Tensor]
+
+ALLOWED_GLOBALS = (argparse.Namespace,)
+"""The only classes beside tensors and plain containers that a file may hold (DUNE's `args`)."""
+
+_WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
+_NESTS = ("model", "state_dict", "teacher", "student")
+
+
+def read_checkpoint(path: Path) -> State:
+    """The tensors of a `.safetensors` file or of a torch file, by their names.
+
+    Torch files: loaded with `weights_only=True`; the allow-list is `ALLOWED_GLOBALS`.  A state dict
+    nested under `model` or `state_dict` is taken out, prefixes `module.` and `_orig_mod.` are
+    stripped.  Raises TaskError if the file is damaged, holds code, or holds no tensors.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise TaskError(
+                f"{path}: not a readable safetensors file ({_line(error)}): get it again"
+            ) from error
+    return _plain_state(_load_torch(path), path)
+
+
+def _load_torch(path: Path) -> object:
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(ALLOWED_GLOBALS)):
+            # About unusual pickle protocols; whether the file is read says enough.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise TaskError(
+                f"{path}: refused, it holds objects other than tensors ({named[1]}); "
+                "nothing of it was executed: get it again from a source you trust"
+            ) from error
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2] or "bad pickle"
+        raise TaskError(
+            f"{path}: truncated or no torch checkpoint ({_line(reason)}): get it again"
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, OSError, UnicodeDecodeError) as error:
+        raise TaskError(
+            f"{path}: truncated or not a torch checkpoint ({_line(error)}): get it again"
+        ) from error
+
+
+def _plain_state(content: object, path: Path) -> State:
+    for key in _NESTS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    tensors = {
+        _WRAPPERS.sub("", name): value
+        for name, value in (content.items() if isinstance(content, Mapping) else ())
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise TaskError(f"{path}: no tensors in it: a checkpoint is a state dict, or holds one under 'model'")
+    return tensors
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Copies a state dict into a module, strictly.  Raises TaskError listing the first differences."""
+    own = module.state_dict()
+    problems = []
+    if missing := sorted(own.keys() - state.keys()):
+        problems.append(f"missing {_first(missing)}")
+    if unexpected := sorted(state.keys() - own.keys()):
+        problems.append(f"unexpected {_first(unexpected)}")
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in sorted(own.keys() & state.keys())
+        if state[name].shape != own[name].shape
+    ]
+    if shapes:
+        problems.append(f"shape of {_first(shapes)}")
+    if problems:
+        raise TaskError(f"{where}: another architecture than the card's: {'; '.join(problems)}")
+    module.load_state_dict(dict(state), strict=True)
+
+
+def tensor_digest(state: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) over (name, dtype, shape, bytes) of all tensors, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first(names: Iterable[str], most: int = 3) -> str:
+    names = list(names)
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _line(error: BaseException | str) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else text[:117] + "…"

@@ -1,0 +1,164 @@
+"""Results arranged for reading: comparable ones share a column, the rest is listed with its reason.
+
+Two results share a column only if everything that declares the measurement is equal: task id,
+protocol, input, overrides, data, limit and scoring code.  The fitted upstream heads are not part of
+it: they depend on the encoder.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dune_bench.registry.cards import fingerprint
+from dune_bench.report.format import column_name
+from dune_bench.results.schema import Metric, Result, TaskInfo
+from dune_bench.results.store import Refused
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A result and its file, relative to the runs folder, with forward slashes."""
+
+    file: str
+    result: Result
+
+
+@dataclass(frozen=True)
+class Column:
+    """Comparable results.  name is unique on a board; entries are sorted best first."""
+
+    name: str
+    identity: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def task(self) -> TaskInfo:
+        return self.entries[0].result.task
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """One metric of each id in the column, primary first, then as the card has them."""
+        found = {metric.id: metric for entry in self.entries for metric in entry.result.metrics}
+        return tuple(sorted(found.values(), key=lambda metric: not metric.primary))
+
+
+@dataclass(frozen=True)
+class Board:
+    """All results of a runs folder.
+
+    labels: name of each encoder by its identity, unique on the board.  missing: failed and
+    unavailable ones that no later result makes up for.  superseded: how many older results of the
+    same encoder in the same column were left out.
+    """
+
+    columns: tuple[Column, ...]
+    labels: dict[str, str]
+    missing: tuple[Entry, ...]
+    refused: tuple[Refused, ...]
+    superseded: int
+
+    def label(self, result: Result) -> str:
+        return self.labels[encoder_identity(result)]
+
+
+def make_board(found: Iterable[tuple[Path, Result]], refused: Sequence[Refused], runs: Path) -> Board:
+    """Arranges results; the order of `found` changes nothing."""
+    entries = sorted(
+        (Entry(_relative(path, runs), result) for path, result in found), key=lambda entry: entry.file
+    )
+    measured = [entry for entry in entries if entry.result.status == "ok"]
+    newest = _newest(measured, lambda r: (column_identity(r.task), encoder_identity(r)))
+    return Board(
+        columns=_columns(newest),
+        labels=_unique_labels(entries),
+        missing=_missing(entries),
+        refused=tuple(Refused(Path(_relative(r.path, runs)), r.reason) for r in refused),
+        superseded=len(measured) - len(newest),
+    )
+
+
+def column_identity(task: TaskInfo) -> str:
+    """Identity of everything that two results must share to be compared."""
+    return fingerprint(task.model_dump(mode="json", exclude={"upstream"}))
+
+
+def encoder_identity(result: Result) -> str:
+    """Identity of what was evaluated, whatever the view (that may differ by task)."""
+    encoder = result.encoder
+    return fingerprint(
+        [encoder.id, encoder.weights, encoder.digest, encoder.adapter, encoder.card_fingerprint]
+    )
+
+
+def _relative(path: Path, runs: Path) -> str:
+    return (path.relative_to(runs) if path.is_relative_to(runs) else path).as_posix()
+
+
+def _age(entry: Entry) -> tuple[str, str]:
+    return (entry.result.provenance.started, entry.file)
+
+
+def _newest(entries: Iterable[Entry], key: Callable[[Result], object]) -> list[Entry]:
+    """The newest entry of each key, in the order of their files."""
+    latest: dict[object, Entry] = {}
+    for entry in entries:
+        known = latest.get(key(entry.result))
+        if known is None or _age(entry) > _age(known):
+            latest[key(entry.result)] = entry
+    return sorted(latest.values(), key=lambda entry: entry.file)
+
+
+def _columns(entries: Sequence[Entry]) -> tuple[Column, ...]:
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[column_identity(entry.result.task)].append(entry)
+    names = {identity: column_name(group[0].result.task) for identity, group in groups.items()}
+    shared = {name for name in names.values() if list(names.values()).count(name) > 1}
+    columns = [
+        Column(
+            name=f"{names[identity]} #{identity[:6]}" if names[identity] in shared else names[identity],
+            identity=identity,
+            entries=tuple(sorted(group, key=_best_first)),
+        )
+        for identity, group in groups.items()
+    ]
+    return tuple(sorted(columns, key=lambda column: column.name))
+
+
+def _best_first(entry: Entry) -> tuple[bool, float, str, str]:
+    primary = entry.result.primary
+    if primary is None or primary.value is None:
+        return (True, 0.0, entry.result.label, entry.file)
+    value = -primary.value if primary.higher_is_better else primary.value
+    return (False, value, entry.result.label, entry.file)
+
+
+def _unique_labels(entries: Sequence[Entry]) -> dict[str, str]:
+    """Encoder identity -> label; where two measured encoders share one, their weights' digest (or
+    identity) tells them apart.  A failed attempt may not know its weights and says its plain label."""
+    labels = {encoder_identity(entry.result): entry.result.label for entry in entries}
+    by_label: dict[str, dict[str, str | None]] = defaultdict(dict)
+    for entry in entries:
+        if entry.result.status == "ok":
+            by_label[entry.result.label][encoder_identity(entry.result)] = entry.result.encoder.digest
+    for label, digests in by_label.items():
+        for identity, digest in digests.items() if len(digests) > 1 else ():
+            known = list(digests.values()).count(digest) == 1
+            suffix = f"weights {digest[:7]}" if digest and known else f"identity {identity[:7]}"
+            labels[identity] = f"{label} ({suffix})"
+    return labels
+
+
+def _attempt(result: Result) -> tuple[str, str, str]:
+    """What was asked for, as far as a result without data and weights knows it."""
+    task = result.task
+    return (result.label, task.id, fingerprint([task.overrides, task.limited]))
+
+
+def _missing(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The newest of each attempt, if it is not ok."""
+    latest = _newest(entries, _attempt)
+    return tuple(entry for entry in latest if entry.result.status != "ok")

@@ -1,0 +1,57 @@
+"""Where the features and heads of an encoder go: the shared cache, or a folder of this process for
+an encoder that cannot be identified."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dune_bench.registry.paths import cache_root, features_cache
+from dune_bench.run.artifacts import HeadStore
+from dune_bench.run.cache import FeatureCache
+from dune_bench.run.chunks import process_lives
+from dune_bench.run.identity import EncoderFacts
+from dune_bench.run.request import RunRequest
+from dune_bench.run.ui import RunUI
+
+
+@dataclass(frozen=True)
+class Stores:
+    """heads, features: where they are looked for and put."""
+
+    heads: HeadStore
+    features: FeatureCache
+
+
+@contextmanager
+def open_stores(request: RunRequest, facts: EncoderFacts, ui: RunUI) -> Iterator[Stores]:
+    """The stores for an encoder.  Without a digest they vanish with the block: nothing could tell
+    later whose features they were."""
+    if facts.digest is not None:
+        yield Stores(
+            HeadStore(request.runs / "heads", ui.warning), FeatureCache(features_cache(), ui.warning)
+        )
+        return
+    parent = cache_root() / "scratch"
+    parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(parent)
+    prefix = f"{socket.gethostname()}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as name:
+        yield Stores(
+            HeadStore(Path(name) / "heads", ui.warning), FeatureCache(Path(name) / "features", ui.warning)
+        )
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Folders of processes of this host that no longer live."""
+    own = f"{socket.gethostname()}-"
+    for folder in parent.glob(f"{own}*"):
+        pid = folder.name.removeprefix(own).partition("-")[0]
+        if pid.isdecimal() and not process_lives(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)

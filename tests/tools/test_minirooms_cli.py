@@ -1,0 +1,44 @@
+"""The generator's command line: wrong requests end in one line and the documented exit code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.minirooms.__main__ import main
+
+
+def _render(out: Path, *more: str) -> int:
+    arguments = ["render", "--train", "0", "--test", "0", "--furniture", str(out), "--out", str(out / "work")]
+    return main([*arguments, *more])
+
+
+def test_two_recipes_are_not_mixed_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _render(tmp_path) == 0
+    assert _render(tmp_path) == 0
+    assert _render(tmp_path, "--seed", "1") == 2
+    error = capsys.readouterr().err
+    assert "use another --out" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", ["63", "32", "101"])
+def test_odd_size_is_not_rendered(tmp_path: Path, size: str) -> None:
+    assert _render(tmp_path, "--size", size) == 2
+
+
+def test_missing_shards_are_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--shards", str(tmp_path)]) == 3
+    assert "train.zip: not found" in capsys.readouterr().err
+
+
+def test_unfinished_rooms_do_not_pile_up(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    rooms = tmp_path / "work" / "rooms"
+    for pid in (ended.pid, os.getpid()):
+        (rooms / f"train_000.{pid}.partial").mkdir(parents=True)
+    assert _render(tmp_path) == 0
+    assert [folder.name for folder in rooms.iterdir()] == [f"train_000.{os.getpid()}.partial"]

@@ -1,0 +1,1 @@
+"""The MiniRooms generator: rooms with exact depth, labels, cameras and people, rendered from a seed."""

@@ -1,0 +1,105 @@
+"""python -m tools.minirooms render | pack | check: makes the MiniRooms data set from a seed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from dune_bench.errors import BenchError, UsageError
+from tools.minirooms.farm import render_rooms
+from tools.minirooms.generate import GENERATOR_VERSION, Recipe, RoomJob
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.minirooms", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    render = verbs.add_parser("render", help="render rooms into OUT/rooms; resumes")
+    render.add_argument("--name", default="minirooms@0")
+    render.add_argument("--seed", type=int, default=0)
+    render.add_argument("--train", type=int, default=14, help="training rooms")
+    render.add_argument("--test", type=int, default=10, help="test rooms")
+    render.add_argument("--rooms", type=int, help="this many training rooms and no test rooms")
+    render.add_argument("--size", type=int, default=448, help="pixels a side, a multiple of 2")
+    render.add_argument("--unlabelled", action="store_true", help="pictures only, for distillation")
+    render.add_argument("--furniture", type=Path, required=True, help="folder of the .sh3f files")
+    render.add_argument("--out", type=Path, required=True)
+    render.add_argument("--workers", type=int, default=1, help="processes")
+    pack = verbs.add_parser("pack", help="pack OUT/rooms into shards")
+    pack.add_argument("--out", type=Path, required=True)
+    pack.add_argument("--furniture", type=Path, required=True)
+    pack.add_argument("--shards", type=Path, required=True, help="where train.zip and test.zip go")
+    pack.add_argument("--attribution", type=Path, required=True, help="the ATTRIBUTION.md to write")
+    pack.add_argument("--card", type=Path, help="the dataset card to write, in a folder above the shards")
+    check = verbs.add_parser("check", help="measure the ground truth of packed shards; prints a table")
+    check.add_argument("--shards", type=Path, required=True)
+    return parser
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    """Refuses to mix rooms of two recipes in one folder."""
+    if args.size < 64 or args.size % 2:
+        raise UsageError(f"--size {args.size}: must be even and at least 64")
+    wanted = {
+        "name": args.name,
+        "seed": args.seed,
+        "size": args.size,
+        "labelled": not args.unlabelled,
+        "generator_version": GENERATOR_VERSION,
+    }
+    path = args.out / "recipe.json"
+    if path.is_file() and (found := json.loads(path.read_text())) != wanted:
+        raise UsageError(f"{path}: made with {found}, not {wanted}; use another --out")
+    args.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(wanted))
+    return Recipe(args.seed, args.size, not args.unlabelled, args.furniture)
+
+
+def _render(args: argparse.Namespace) -> None:
+    recipe = _recipe(args)
+    counts = (args.train, args.test) if args.rooms is None else (args.rooms, 0)
+    jobs = [RoomJob("train", n) for n in range(counts[0])] + [RoomJob("test", n) for n in range(counts[1])]
+    render_rooms(recipe, jobs, args.out / "rooms", args.workers)
+
+
+def _pack(args: argparse.Namespace) -> None:
+    from dune_bench.data.minirooms.card import write_card
+    from tools.minirooms.attribution import attribution
+    from tools.minirooms.catalogue import load_catalogue
+    from tools.minirooms.pack import furniture_models, load_rooms, pack, unseen_shares
+
+    recipe = json.loads((args.out / "recipe.json").read_text())
+    work = args.out / "rooms"
+    paths = pack(recipe, work, args.shards)
+    train, test = load_rooms(work, "train"), load_rooms(work, "test")
+    used = furniture_models(train + test)
+    args.attribution.write_text(attribution(recipe["name"], load_catalogue(args.furniture), used))
+    if args.card is not None:
+        write_card(args.shards.resolve(), args.card.resolve())
+    for path in paths:
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    for label, (unseen, total) in unseen_shares(test, furniture_models(train)).items():
+        print(f"{label}: {unseen} of {total} test models are not in training rooms")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb; a known error is one line and its exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.verb == "render":
+            _render(args)
+        elif args.verb == "pack":
+            _pack(args)
+        else:
+            from tools.minirooms.check import check_shards
+
+            return check_shards(args.shards)
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
