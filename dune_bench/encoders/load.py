@@ -15,10 +15,11 @@ from dune_bench.encoders.base import Encoder, Precision
 from dune_bench.encoders.checkpoint import State, tensor_digest
 from dune_bench.encoders.copies import keep_copy, read_copy
 from dune_bench.encoders.download import Progress
-from dune_bench.encoders.weights import CACHE_ENV, locate, weights_dir
+from dune_bench.encoders.weights import locate, weights_dir
 from dune_bench.errors import UnavailableError, UsageError
 from dune_bench.registry.cards import EncoderCard
 from dune_bench.registry.lookup import load_registry
+from dune_bench.registry.paths import CACHE_VARIABLE
 
 if TYPE_CHECKING:
     from dune_bench.registry.lookup import Registry
@@ -46,7 +47,7 @@ def load_encoder(
 
     weights: `auto` (cache, then the card's sources in order), `random` (explicit; `Encoder.weights`
     says so and results are branded), or a path.  device: auto, cpu, cuda[:N], ….  dtype: float32 or
-    bfloat16.  cache: folder (default `cache_dir()`).  offline: no download.
+    bfloat16.  cache: folder (default `cache_root()`).  offline: no download.
     Raises UsageError (bad name, option or arch), UnavailableError (weights or device are not here),
     TaskError (a damaged checkpoint or one of another architecture).
     """
@@ -137,7 +138,8 @@ def _sole_user(folder: Path) -> Iterator[None]:
         lock.acquire()
     except OSError as error:
         raise UnavailableError(
-            f"cannot write the cache {folder} ({error.strerror or error}): set {CACHE_ENV} to another folder"
+            f"cannot write the cache {folder} ({error.strerror or error}): "
+            f"set {CACHE_VARIABLE} to another folder"
         ) from error
     try:
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import socket
 from dataclasses import dataclass
@@ -12,16 +11,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import platformdirs
-
 from dune_bench.encoders.checkpoint import file_sha256
 from dune_bench.encoders.download import Progress, download
 from dune_bench.errors import UnavailableError
 from dune_bench.registry.cards import EncoderCard, WeightSource
+from dune_bench.registry.paths import weights_cache
 
 logger = logging.getLogger(__name__)
-
-CACHE_ENV = "DUNE_BENCH_CACHE"
 
 
 @dataclass(frozen=True)
@@ -33,18 +29,10 @@ class Located:
     fetched: bool = False
 
 
-def cache_dir(cache: Path | None = None) -> Path:
-    """The cache folder: the argument, else $DUNE_BENCH_CACHE, else the platform's."""
-    if cache is not None:
-        return cache
-    if value := os.environ.get(CACHE_ENV):
-        return Path(value).expanduser()
-    return Path(platformdirs.user_cache_dir("dune-bench"))
-
-
 def weights_dir(card: EncoderCard, cache: Path | None = None) -> Path:
     """The folder of one encoder's weights in the cache."""
-    return cache_dir(cache) / "weights" / re.sub(r"[^\w.+-]", "_", card.id)
+    root = weights_cache() if cache is None else cache / "weights"
+    return root / re.sub(r"[^\w.+-]", "_", card.id)
 
 
 def file_name(source: WeightSource) -> str:

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import dune_bench
 from dune_bench.results.schema import Provenance
 
 
@@ -20,7 +21,7 @@ def collect(device: str, threads: int) -> Provenance:
     """The facts of this process, now."""
     commit, dirty = checkout()
     return Provenance(
-        dune_bench=version("dune-bench"),
+        dune_bench=dune_bench.__version__,
         commit=commit,
         dirty=dirty,
         python=platform.python_version(),
@@ -34,7 +35,7 @@ def collect(device: str, threads: int) -> Provenance:
 
 
 def version(distribution: str) -> str:
-    """An installed version, or `not installed` (a bare checkout has no metadata)."""
+    """An installed version, or `not installed`."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -9,7 +9,7 @@ import torch
 
 from dune_bench.encoders import load as loading
 from dune_bench.encoders.load import load_encoder
-from dune_bench.encoders.weights import cache_dir, locate, weights_dir
+from dune_bench.encoders.weights import locate, weights_dir
 from dune_bench.errors import ExitCode, TaskError, UnavailableError, UsageError
 from dune_bench.registry.cards import EncoderCard
 from tests.encoders.conftest import Server
@@ -108,10 +108,9 @@ def test_hub_without_network_fails_at_once(tmp_path: Path, monkeypatch: pytest.M
 
 def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUNE_BENCH_CACHE", str(tmp_path / "here"))
-    assert cache_dir() == tmp_path / "here"
-    assert cache_dir(tmp_path) == tmp_path
     odd = EncoderCard(id="timm:a", kind="timm")
     assert weights_dir(odd) == tmp_path / "here" / "weights" / "timm_a"
+    assert weights_dir(odd, tmp_path) == tmp_path / "weights" / "timm_a"
 
 
 def test_weights_option_is_not_ignored(tmp_path: Path) -> None:
