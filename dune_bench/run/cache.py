@@ -48,6 +48,17 @@ class EntryUse:
     busy: bool = False
 
 
+def create_folder(folder: Path) -> None:
+    """Makes a folder of the cache.  Raises TaskError if that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TaskError(
+            f"the cache {folder} cannot be created: {error.strerror or error}: set DUNE_BENCH_CACHE "
+            "to a folder that can be written"
+        ) from error
+
+
 class FeatureCache:
     """The entries below one folder.
 
@@ -82,7 +93,7 @@ class FeatureCache:
         cannot fit, or the cache cannot be created, before anything is evicted.
         """
         if needed:
-            self._create()
+            create_folder(self.root)
         entries = self.entries()
         allowed, free = budget(self.root, entries), _free(self.root)
         held = sum(entry.size for entry in entries)
@@ -102,15 +113,6 @@ class FeatureCache:
             held, free = held - entry.size, free + entry.size
             gone.append(entry)
         return gone
-
-    def _create(self) -> None:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TaskError(
-                f"the cache {self.root} cannot be created: {error.strerror or error}: set DUNE_BENCH_CACHE "
-                "to a folder that can be written"
-            ) from error
 
     def open(self, path: Path) -> Chunk | None:
         """A chunk whose checksum holds (checked once per process and file), or None: a damaged one

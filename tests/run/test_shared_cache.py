@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dune_bench.errors import TaskError, UsageError
-from dune_bench.run.cache import FeatureCache
+from dune_bench.run.cache import FeatureCache, create_folder
 from dune_bench.run.chunks import (
     SUFFIX,
     TEMPORARY,
@@ -216,3 +216,9 @@ def test_unreadable_budget_is_refused_before_the_runs_folder_is_touched(
         execute(RunRequest(encoders=(ToyEncoder(),)), Recorder(), fake_registry())
     assert not Path("runs").exists()
     assert Blocks.decoded == []
+
+
+def test_uncreatable_cache_is_one_line_also_for_a_scratch_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TaskError, match="cannot be created"):
+        create_folder(tmp_path / "file" / "scratch")
