@@ -3,7 +3,7 @@
     python benchmarks/paired.py [RUNS]
 
 Prints, for each task and each pair of encoders, the difference of the primary metric (the first is the
-better one), its 95 % interval and p adjusted by Holm over all rows.  `*`: the interval excludes 0.
+better one) and its 95 % interval.  `*`: the interval excludes 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from dune_bench.registry.lookup import load_registry
 from dune_bench.results.schema import Result
-from dune_bench.results.stats import Estimate, Statistic, holm, paired_difference
+from dune_bench.results.stats import Estimate, Statistic, paired_difference
 from dune_bench.results.store import ResultStore
 
 Loaded = tuple[Result, dict[str, np.ndarray[Any, Any]]]
@@ -56,15 +56,15 @@ def main(runs: Path) -> None:
         sign = 1 if primary.higher_is_better else -1
         loaded.sort(key=lambda item: -sign * item[0].primary.value)
         for a, b in itertools.combinations(loaded, 2):
-            rows.append((f"{task} {primary.id}", f"{a[0].label} − {b[0].label}", compare(a, b)))
-    adjusted = holm([row[2].p_value if row[2].p_value is not None else 1.0 for row in rows])
-    for (task, pair, estimate), p in zip(rows, adjusted, strict=True):
+            rows.append((f"{task.split('/')[0]} {primary.id}", f"{a[0].label} − {b[0].label}", compare(a, b)))
+    width = max((len(pair) for _, pair, _ in rows), default=0)
+    for task, pair, estimate in rows:
         if estimate.ci95 is None:
-            print(f"{task:48} {pair:64} {estimate.value:+8.3f}  no interval ({estimate.groups} groups)")
+            print(f"{task:16} {pair:{width}} {estimate.value:+8.3f}  no interval ({estimate.groups} groups)")
             continue
         low, high = estimate.ci95
         mark = "*" if low > 0 or high < 0 else " "
-        print(f"{task:48} {pair:64} {estimate.value:+8.3f} [{low:+.3f}, {high:+.3f}] {mark} p {p:.4f}")
+        print(f"{task:16} {pair:{width}} {estimate.value:+8.3f} [{low:+.3f}, {high:+.3f}] {mark}")
 
 
 if __name__ == "__main__":

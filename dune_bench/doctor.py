@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
@@ -147,7 +147,7 @@ def _packages() -> Iterator[Check]:
     for name in REQUIRED:
         version = _version(name)
         if version is None:
-            fix = "pip install dune-bench (it brings all it needs)"
+            fix = "from the dune-bench folder: pip install . (it brings all it needs)"
             yield Check("packages", name, State.broken, "not installed", fix, essential=True)
         else:
             yield Check("packages", name, State.ok, version)
@@ -157,7 +157,7 @@ def _extras() -> Iterator[Check]:
     for extra, distributions in EXTRAS.items():
         absent = [name for name in distributions if _version(name) is None]
         if absent:
-            fix = f"pip install 'dune-bench[{extra}]'"
+            fix = f"from the dune-bench folder: pip install '.[{extra}]'"
             yield Check("extras", extra, State.missing, f"without {', '.join(absent)}", fix)
         else:
             yield Check("extras", extra, State.ok, ", ".join(distributions))
@@ -197,19 +197,48 @@ def _shipped(registry: Registry, name: str) -> bool:
 
 
 def _encoders(registry: Registry) -> Iterator[Check]:
+    """All encoders in two lines; `examine_encoders` has the details of one."""
+    ready: dict[bool, list[str]] = {True: [], False: []}
+    for name, card in sorted(registry.encoders.items()):
+        ready[not card.weights or find_weights(card) is not None].append(name)
+    for name, state, cards in (
+        ("ready", State.ok, ready[True]),
+        ("not downloaded", State.info, ready[False]),
+    ):
+        if cards:
+            yield Check("encoders", name, state, f"{len(cards)} ({', '.join(cards)})")
+
+
+def examine_encoders(registry: Registry, names: Sequence[str]) -> Iterator[Check]:
+    """These encoders in detail: where their weights are or come from, then a run at two sizes.
+
+    Raises UsageError for an unknown name.
+    """
+    cards = {name: registry.encoder(name) for name in names}
+    broken = [check for check in _torch() if check.state is State.broken]
+    if broken:
+        yield Check("encoders", ", ".join(names), State.broken, "not looked at, because torch does not work")
+        return
+    for card in cards.values():
+        yield from _weights(card)
+    yield from (self_check(registry, name) for name in names)
+
+
+def _weights(card: EncoderCard) -> Iterator[Check]:
     from dune_bench.encoders.weights import file_name, weights_dir
 
-    for card in sorted(registry.encoders.values(), key=lambda card: card.id):
-        if not card.weights:
+    if not card.weights:
+        # Where a model of timm has its weights, only timm knows; the self-check tells.
+        if card.kind != "timm":
             yield Check("encoders", card.id, State.ok, "needs no weights")
-            continue
-        place = find_weights(card)
-        if place is not None:
-            yield Check("encoders", card.id, State.ok, f"weights in {place}")
-            continue
-        first = card.weights[0]
-        text = f"{file_name(first)} ({_size(first)}{first.licence}) is not here"
-        yield Check("encoders", card.id, State.missing, text, _how_to_get(first, weights_dir(card)))
+        return
+    place = find_weights(card)
+    if place is not None:
+        yield Check("encoders", card.id, State.ok, f"weights in {place}")
+        return
+    first = card.weights[0]
+    text = f"{file_name(first)} ({_size(first)}{first.licence}) is not here"
+    yield Check("encoders", card.id, State.missing, text, _how_to_get(first, weights_dir(card)))
 
 
 def find_weights(card: EncoderCard) -> Path | None:

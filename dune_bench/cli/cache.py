@@ -65,18 +65,27 @@ def prune(
     everything: Annotated[bool, typer.Option("--all", help="Also all features, whatever their age.")] = False,
     weights: Annotated[bool, typer.Option("--weights", help="Also all weights in the cache.")] = False,
 ) -> None:
-    """Remove damaged files, and features beyond the byte budget, least recently used first."""
-    from dune_bench.run.cache import human
+    """Remove damaged files, and features beyond the byte budget, least recently used first.
 
+    What a run is writing stays.
+    """
+    from dune_bench.run.cache import chosen_budget, human
+    from dune_bench.run.chunks import remove_entry
+
+    chosen_budget()  # an unreadable one is refused before anything is removed
     gone: list[tuple[Path, int]] = []
     for path, _ in list(find_damaged()):
         gone.append((path, size_of(path)))
-        path.unlink()
+        path.unlink(missing_ok=True)
     cache = feature_cache()
     limit = 0.0 if everything else (older_than if older_than is not None else float("inf"))
     for entry in cache.entries():
-        if time.time() - entry.used >= limit * DAY_S:
-            shutil.rmtree(entry.path)
+        if time.time() - entry.used < limit * DAY_S:
+            continue
+        if entry.busy:
+            typer.echo(f"kept {entry.path}: a run is writing to it")
+        else:
+            remove_entry(entry.path)
             gone.append((entry.path, entry.size))
     gone += [(entry.path, entry.size) for entry in cache.make_room(0, keep=())]
     for folder in weight_folders() if weights else []:
@@ -110,14 +119,17 @@ def size_of(path: Path) -> int:
 
 
 def find_damaged() -> Iterator[tuple[Path, str]]:
-    """Every file of the cache that is not what was written, and why."""
+    """Every file of the cache that is not what was written, and why; none that is being written."""
     from dune_bench.registry.paths import features_cache
-    from dune_bench.run.chunks import SUFFIX, DamagedChunkError, read_header, verify_checksum
+    from dune_bench.run.chunks import DamagedChunkError, chunk_files, read_header, verify_checksum
 
-    for path in sorted(features_cache().glob(f"??/*/*{SUFFIX}")):
+    folders = sorted(features_cache().glob("??/*"))
+    for path in (file for folder in folders for file in chunk_files(folder)):
         try:
             read_header(path)
             verify_checksum(path)
+        except FileNotFoundError:  # a run evicted it meanwhile
+            continue
         except DamagedChunkError as error:
             yield path, str(error).removeprefix(f"{path}: ")
     yield from _damaged_weights()

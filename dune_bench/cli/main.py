@@ -7,6 +7,7 @@ anything else keeps its traceback.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -28,6 +29,10 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 
+READ_ONLY = ("list", "show")
+"""Verbs that only print: a reader that has seen enough (`| head -1`) is no error of theirs."""
+
+
 class BenchGroup(TyperGroup):
     """The command group; turns known errors into one line on stderr and an exit code."""
 
@@ -39,6 +44,12 @@ class BenchGroup(TyperGroup):
             except BenchError as error:
                 typer.echo(f"error: {one_line(str(error))}", err=True)
                 raise typer.Exit(int(error.exit_code)) from error
+            except BrokenPipeError as closed:
+                if ctx.invoked_subcommand not in READ_ONLY:
+                    raise  # work was cut short: not exit code 0
+                # Python flushes stdout once more when it exits.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(int(ExitCode.OK)) from closed
             except KeyboardInterrupt as stop:
                 typer.echo("interrupted: what is finished is kept; the same command resumes", err=True)
                 raise typer.Exit(INTERRUPTED) from stop

@@ -49,6 +49,11 @@ def complete(*kinds: Kind, extra: Iterable[str] = ()) -> Callable[[str], list[st
     return names
 
 
+def joined(values: list[str] | None) -> str | None:
+    """What a repeated option gave, as if it were given once: `-e a -e b,c` -> `a,b,c`."""
+    return ",".join(values) if values else None
+
+
 def parse_list(text: str, option: str) -> tuple[str, ...]:
     """`a,b` -> ("a", "b").  Raises UsageError if nothing is named."""
     names = tuple(filter(None, (part.strip() for part in text.split(","))))

@@ -13,8 +13,11 @@ import typer
 from dune_bench.report.format import heading, overlaps, qualifiers, with_interval
 
 if TYPE_CHECKING:
-    from dune_bench.results.schema import Result
     from dune_bench.run.request import Outcome, RunSummary
+
+
+NOT_RUN = "not run"
+"""The cell of a request that cannot be meant."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ def make_grid(outcomes: Sequence[Outcome]) -> Grid:
 
 def _cell(outcome: Outcome) -> str:
     primary = outcome.result.primary
+    if not outcome.written:
+        return NOT_RUN
     if outcome.result.status != "ok" or primary is None:
         return outcome.result.status
     return with_interval(primary) + (" †" if overlaps(outcome.result) else "")
@@ -62,16 +67,17 @@ def _notes(outcomes: Sequence[Outcome]) -> list[str]:
         notes.append("no interval where the data has too few groups for one")
     if any(r.status == "ok" and overlaps(r) for r in results):
         notes.append("†: the encoder was trained on data of this set")
-    return notes + _reasons(results)
+    return notes + _without_number(outcomes)
 
 
-def _reasons(results: Sequence[Result]) -> list[str]:
-    """Why something has no number; one line for all tasks that share a reason."""
+def _without_number(outcomes: Sequence[Outcome]) -> list[str]:
+    """What has no number; one line for all tasks of an encoder.  The reasons stand in full above,
+    where each went wrong, and in the result files: they can be long, and twice is once too often."""
     tasks: dict[tuple[str, str], list[str]] = {}
-    for result in results:
-        if result.status != "ok":
-            tasks.setdefault((result.label, f"{result.status}: {result.error}"), []).append(result.task.id)
-    return [f"{label} on {', '.join(ids)}: {reason}" for (label, reason), ids in tasks.items()]
+    for outcome in outcomes:
+        if outcome.result.status != "ok":
+            tasks.setdefault((outcome.result.label, _cell(outcome)), []).append(outcome.task)
+    return [f"{label} on {', '.join(ids)}: {state}, see above" for (label, state), ids in tasks.items()]
 
 
 def plain(grid: Grid) -> str:
@@ -100,11 +106,14 @@ def _print_rich(grid: Grid) -> None:
 
 
 def _style(cell: str) -> str:
-    return {"failed": "red", "unavailable": "yellow"}.get(cell, "")
+    return {"failed": "red", "unavailable": "yellow", NOT_RUN: "red"}.get(cell, "")
 
 
 def print_outcome(summary: RunSummary, runs: Path) -> None:
-    """Prints the table on stdout (drawn on a terminal, aligned in a log) and where the files are."""
+    """Prints the table on stdout (drawn on a terminal, aligned in a log) and where the files are;
+    nothing if there was nothing to run, which its error has said already."""
+    if not any(outcome.written for outcome in summary.outcomes):
+        return
     grid = make_grid(summary.outcomes)
     if sys.stdout.isatty():
         _print_rich(grid)
@@ -112,8 +121,9 @@ def print_outcome(summary: RunSummary, runs: Path) -> None:
         typer.echo("\n" + plain(grid))
     for note in grid.notes:
         typer.echo(note)
-    folders = sorted({str(outcome.path.parent) for outcome in summary.outcomes})
-    typer.echo("results: " + ", ".join(folders))
-    typer.echo(
-        "table of all results: dune-bench report" + ("" if runs == Path("runs") else f" --runs {runs}")
-    )
+    folders = sorted({str(outcome.path.parent) for outcome in summary.outcomes if outcome.written})
+    if folders:
+        typer.echo("results: " + ", ".join(folders))
+    if any(outcome.result.status == "ok" for outcome in summary.outcomes):
+        elsewhere = "" if runs == Path("runs") else f" --runs {runs}"
+        typer.echo(f"table of all results: dune-bench report{elsewhere}")

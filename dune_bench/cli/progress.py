@@ -42,6 +42,9 @@ def left(seconds: float | None) -> str:
     return f"{duration(seconds)} left" if seconds else ""
 
 
+AS_ABOVE = "as above"
+
+
 class Narrator:
     """Says in one line what became of each (encoder, task); a reason is said in full once only."""
 
@@ -50,17 +53,25 @@ class Narrator:
 
     def describe(self, outcome: Outcome, done: int, total: int) -> str:
         result = outcome.result
+        where = f"[{done}/{total}] {result.label} on {outcome.task}"
+        if not outcome.written:
+            return self._mistake(result.label, str(result.error), where)
         if result.status == "ok":
             primary = result.primary
             what = "ok" if primary is None else f"{primary.id} {with_interval(primary)} {primary.unit}"
         else:
             what = f"{result.status}: {self._reason(str(result.error))}"
         again = " (there already)" if outcome.reused else ""
-        return f"[{done}/{total}] {result.label} on {outcome.task}: {what}{again}"
+        return f"{where}: {what}{again}"
+
+    def _mistake(self, label: str, reason: str, where: str) -> str:
+        """The request's own error, said as every wrong request is; then only where else it holds."""
+        known = self._reason(f"{label}: {reason}")
+        return f"{where}: not run, as above" if known == AS_ABOVE else f"error: {known}"
 
     def _reason(self, reason: str) -> str:
         if reason in self._said:
-            return "as above"
+            return AS_ABOVE
         self._said.add(reason)
         return reason
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dune_bench.cli.options import IncludeOption, Kind, RunsOption, complete, parse_list
+from dune_bench.cli.options import IncludeOption, Kind, RunsOption, complete, joined, parse_list
 from dune_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,25 +30,26 @@ class Dtype(StrEnum):
 
 def run(
     encoder: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--encoder",
             "-e",
             metavar="E[,E2]",
-            help="Encoders: names of cards, timm:NAME, or a Python file PATH.py[:attribute].",
+            help="Encoders: names of cards, timm:NAME, or a Python file PATH.py[:attribute]. "
+            f"May be repeated. Default: {DEFAULT_ENCODER}.",
             autocompletion=complete(Kind.encoders),
         ),
-    ] = DEFAULT_ENCODER,
+    ] = None,
     tasks: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--tasks",
             "-t",
             metavar="all|PROBE|ID-GLOB[,..]",
-            help="What to evaluate them on; `all` is every task of the suite.",
+            help="What to evaluate them on; `all` (the default) is every task of the suite. May be repeated.",
             autocompletion=complete(Kind.tasks, extra=("all",)),
         ),
-    ] = "all",
+    ] = None,
     suite: Annotated[
         str, typer.Option(help="Named list of tasks.", autocompletion=complete(Kind.suites))
     ] = "mini",
@@ -59,7 +60,8 @@ def run(
         int | None, typer.Option(min=1, metavar="N", help="About N samples of each split, whole groups.")
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="S[,..]", help="Fit seeds, for protocols with random fits.")
+        list[str] | None,
+        typer.Option(metavar="S[,..]", help="Fit seeds, for protocols with random fits. May be repeated."),
     ] = None,
     resolution: Annotated[
         int | None, typer.Option(min=1, metavar="PX", help="Side of the input; gives a column of its own.")
@@ -90,12 +92,12 @@ def run(
     from dune_bench.run.request import RunRequest
 
     request = RunRequest(
-        encoders=parse_list(encoder, "--encoder"),
-        tasks=tasks,
+        encoders=parse_list(joined(encoder) or DEFAULT_ENCODER, "--encoder"),
+        tasks=joined(tasks) or "all",
         suite=suite,
         weights=weights,
         limit=limit,
-        seeds=parse_seeds(seeds),
+        seeds=parse_seeds(joined(seeds)),
         resolution=resolution,
         view=view,
         device=device,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dune_bench.cli.options import IncludeOption, Kind, complete
-from dune_bench.errors import UsageError
+from dune_bench.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from dune_bench.registry.lookup import Registry
@@ -63,5 +63,20 @@ def describe(registry: Registry, name: str) -> dict[str, Any]:
 
 
 def _dataset(registry: Registry, name: str) -> dict[str, Any]:
+    """What a dataset's card says, if it has one, and who uses it."""
     tasks = sorted(task.id for task in registry.tasks.values() if task.dataset.name == name)
-    return {"code": registry.datasets[name], "tasks": tasks, "prepare": f"dune-bench prepare {name} --check"}
+    use = {"code": registry.datasets[name], "tasks": tasks, "prepare": f"dune-bench prepare {name} --check"}
+    try:
+        dataset = registry.dataset(name)(name)
+    except UnavailableError as error:
+        return {"not here": str(error)} | use
+    return {"licence": dataset.licence} | _contents(getattr(dataset, "card", None)) | use
+
+
+def _contents(card: Any) -> dict[str, Any]:
+    """Size, splits with their counts, and classes of a dataset card; nothing of one without splits."""
+    if not isinstance(getattr(card, "splits", None), dict):
+        return {}
+    content: dict[str, Any] = card.model_dump(mode="json", include={"splits", "classes"})
+    size = sum(split.get("size", 0) for split in content["splits"].values())
+    return {"size": f"{size / 1e6:.1f} MB"} | content

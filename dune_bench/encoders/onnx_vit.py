@@ -45,7 +45,7 @@ class OnnxVitEncoder(VitEncoder, Adapter):
             from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         except ImportError as error:
             raise UnavailableError(
-                "reading ONNX weights needs onnx: pip install 'dune-bench[demo]'"
+                "reading ONNX weights needs onnx; from the dune-bench folder: pip install '.[demo]'"
             ) from error
         try:
             graph = onnx.load(path, load_external_data=False).graph

@@ -107,15 +107,20 @@ class TimmEncoder(Adapter):
         return to_grid(output, grid), None
 
 
+def require_known(name: str) -> None:
+    """Raises UsageError with the nearest names unless timm has this model."""
+    known = set(timm.list_models()) | set(timm.list_pretrained())
+    if name not in known:
+        raise UsageError(f"timm has no model {name!r}{did_you_mean(name, known)}")
+
+
 def create(name: str, state: State | None, where: str) -> nn.Module:
     """timm's model for any input size if it can, with the tensors of a released file or without.
 
     A state goes through timm's own conversion for that model and must fit exactly.
     Raises UsageError for an unknown name, TaskError for tensors of another architecture.
     """
-    known = set(timm.list_models()) | set(timm.list_pretrained())
-    if name not in known:
-        raise UsageError(f"timm has no model {name!r}{did_you_mean(name, known)}")
+    require_known(name)
     options: dict[str, Any] = {"pretrained": state is not None}
     if state is not None:
         # The conversion takes entries out of the dict it is given.
@@ -145,6 +150,7 @@ def _constructed(name: str, options: dict[str, Any]) -> nn.Module:
 
 def hub_source(name: str) -> WeightSource:
     """Where timm's model `name` has its weights, from timm's own table.  Raises UsageError if none."""
+    require_known(name)
     config = timm.get_pretrained_cfg(name)
     licence = (config.license if config else None) or "not stated by timm"
     if config is not None and config.hf_hub_id:

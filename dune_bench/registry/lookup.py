@@ -137,7 +137,9 @@ class Registry:
             if not Path(path).is_file():
                 raise UsageError(f"encoder file {path} does not exist")
             arch = {"path": str(Path(path).resolve()), "attribute": attribute or "encoder"}
-            return EncoderCard(id=Path(path).stem, kind="file", arch=arch)
+            # Two encoders of one file need two names.
+            name = Path(path).stem + (f":{attribute}" if attribute else "")
+            return EncoderCard(id=name, kind="file", arch=arch)
         raise UsageError(f"unknown encoder {name!r}{did_you_mean(name, self.encoders)}")
 
     def task(self, name: str) -> TaskCard:
@@ -149,10 +151,11 @@ class Registry:
         """Tasks by `all`, probe name, or glob over ids, comma-separated, in the order of ids.
 
         `all` and probe names select within the suite; an id or glob selects among all tasks.
-        Raises UsageError for a word that selects nothing.
+        Raises UsageError for a word that selects nothing, and for a suite without tasks.
         """
         if suite not in self.suites:
             raise UsageError(f"unknown suite {suite!r}{did_you_mean(suite, self.suites)}")
+        empty = not any(suite in task.suites for task in self.tasks.values())
         chosen: set[str] = set()
         for word in filter(None, (part.strip() for part in selection.split(","))):
             found = {
@@ -160,6 +163,8 @@ class Registry:
                 for task in self.tasks.values()
                 if (suite in task.suites and word in ("all", task.probe)) or fnmatch.fnmatch(task.id, word)
             }
+            if not found and empty and word in ("all", *self.probes):
+                raise UsageError(f"suite {suite!r} has no tasks yet")
             if not found:
                 names = [*self.tasks, *self.probes, "all"]
                 raise UsageError(f"no task matches {word!r} in suite {suite!r}{did_you_mean(word, names)}")

@@ -158,7 +158,28 @@ def _attempt(result: Result) -> tuple[str, str, str]:
     return (result.label, task.id, fingerprint([task.overrides, task.limited]))
 
 
+def _makes_up(good: Entry, missing: Entry) -> bool:
+    """Whether a good result came after a failure of the same encoder and task.
+
+    An attempt that failed may not know how its weights would have come, so its label need not be the
+    good one's.  But random weights, which are asked for by name, never stand for real ones, nor
+    the other way round.
+    """
+    good_random, was_random = (e.result.encoder.weights == "random" for e in (good, missing))
+    same_encoder = good.result.encoder.id == missing.result.encoder.id and good_random == was_random
+    return (
+        same_encoder
+        and _attempt(good.result)[1:] == _attempt(missing.result)[1:]
+        and _age(good) > _age(missing)
+    )
+
+
 def _missing(entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The newest of each attempt, if it is not ok."""
+    """The newest of each attempt, if it is not ok and nothing later makes up for it."""
     latest = _newest(entries, _attempt)
-    return tuple(entry for entry in latest if entry.result.status != "ok")
+    good = [entry for entry in entries if entry.result.status == "ok"]
+    return tuple(
+        entry
+        for entry in latest
+        if entry.result.status != "ok" and not any(_makes_up(later, entry) for later in good)
+    )

@@ -10,18 +10,20 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dune_bench.errors import TaskError, UsageError
 from dune_bench.run.chunks import (
-    SUFFIX,
-    TEMPORARY,
     Chunk,
     DamagedChunkError,
     Header,
+    chunk_files,
     chunk_name,
+    live_temporaries,
     read_header,
+    remove_entry,
     remove_leftovers,
     verify_checksum,
 )
@@ -46,6 +48,17 @@ class EntryUse:
     busy: bool = False
 
 
+def create_folder(folder: Path) -> None:
+    """Makes a folder of the cache.  Raises TaskError if that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TaskError(
+            f"the cache {folder} cannot be created: {error.strerror or error}: set DUNE_BENCH_CACHE "
+            "to a folder that can be written"
+        ) from error
+
+
 class FeatureCache:
     """The entries below one folder.
 
@@ -64,11 +77,11 @@ class FeatureCache:
         """Every entry, least recently used first."""
         found = []
         for folder in self.root.glob("??/*"):
+            remove_leftovers(folder)
+            writing = live_temporaries(folder)
+            size = sum(_size(file) for file in (*writing, *chunk_files(folder)))
             try:
-                remove_leftovers(folder)
-                sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
-                busy = any(name.startswith(TEMPORARY) for name in sizes)
-                found.append(EntryUse(folder, sum(sizes.values()), folder.stat().st_mtime, busy))
+                found.append(EntryUse(folder, size, folder.stat().st_mtime, bool(writing)))
             except FileNotFoundError:  # another process evicted it meanwhile
                 continue
         return sorted(found, key=lambda entry: (entry.used, entry.path))
@@ -76,14 +89,17 @@ class FeatureCache:
     def make_room(self, needed: int, keep: Collection[Path]) -> list[EntryUse]:
         """Evicts until `needed` more bytes fit the budget and the disk; returns what went.
 
-        keep: entries in use.  Raises TaskError if it cannot fit, before anything is evicted.
+        keep: entries in use.  What another live process is writing stays.  Raises TaskError if it
+        cannot fit, or the cache cannot be created, before anything is evicted.
         """
+        if needed:
+            create_folder(self.root)
         entries = self.entries()
         allowed, free = budget(self.root, entries), _free(self.root)
         held = sum(entry.size for entry in entries)
         evictable = [entry for entry in entries if entry.path not in keep and not entry.busy]
         floor = held - sum(entry.size for entry in evictable)
-        if floor + needed > allowed or needed > free + held - floor:
+        if needed and (floor + needed > allowed or needed > free + held - floor):
             raise TaskError(
                 f"the features of this encoder need {human(floor + needed)}, the cache {self.root} may hold "
                 f"{human(allowed)} ({human(free)} free on the disk): set {BUDGET_VARIABLE}, choose another "
@@ -93,7 +109,7 @@ class FeatureCache:
         for entry in evictable:
             if held + needed <= allowed and needed <= free:
                 break
-            shutil.rmtree(entry.path, ignore_errors=True)
+            remove_entry(entry.path)
             held, free = held - entry.size, free + entry.size
             gone.append(entry)
         return gone
@@ -141,17 +157,18 @@ class Entry:
             self._add(rows, self.folder / chunk_name(digests), set(digests))
         missing = {digest for digests in chunks for digest in digests} - rows.keys()
         if missing:
-            for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            for path in chunk_files(self.folder):
                 header = self._header(path)
                 if header is not None and not missing.isdisjoint(header.digests):
                     self._add(rows, path, missing)
                     missing -= rows.keys()
-        os.utime(self.folder)
+        with suppress(FileNotFoundError):  # evicted meanwhile; what was opened stays readable
+            os.utime(self.folder)
         return rows
 
     def forget(self) -> None:
-        """Removes everything of the entry."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes everything of the entry, except what another live process is writing."""
+        remove_entry(self.folder)
         self._chunks.clear()
 
     def _add(self, rows: dict[str, Row], path: Path, wanted: Collection[str]) -> None:
@@ -168,6 +185,8 @@ class Entry:
     def _header(self, path: Path) -> Header | None:
         try:
             return read_header(path)[0]
+        except FileNotFoundError:
+            return None
         except DamagedChunkError as error:
             self._cache.discard(path, error)
             return None
@@ -176,9 +195,17 @@ class Entry:
 def budget(root: Path, entries: Sequence[EntryUse]) -> int:
     """Bytes the cache may hold: `$DUNE_BENCH_CACHE_BYTES`, else 50 GB or 80 % of what the disk has
     left with the cache emptied, whichever is less.  Raises UsageError for an unreadable value."""
+    chosen = chosen_budget()
+    if chosen is not None:
+        return chosen
+    return min(DEFAULT_BUDGET, int(FREE_SHARE * (_free(root) + sum(entry.size for entry in entries))))
+
+
+def chosen_budget() -> int | None:
+    """`$DUNE_BENCH_CACHE_BYTES` in bytes, None if not set.  Raises UsageError for an unreadable value."""
     text = os.environ.get(BUDGET_VARIABLE)
     if text is None:
-        return min(DEFAULT_BUDGET, int(FREE_SHARE * (_free(root) + sum(entry.size for entry in entries))))
+        return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?) ?([KMGT]?B)?\s*", text, re.IGNORECASE)
     if not match:
         raise UsageError(f"{BUDGET_VARIABLE}={text}: write a number of bytes, or a size such as 20 GB")
@@ -192,6 +219,14 @@ def human(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; none of one that another process removed or renamed meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _free(root: Path) -> int:

@@ -3,14 +3,17 @@
 Layout: magic (8 bytes), sha256 of all that follows it (32), header length (u64, little endian),
 header (JSON), zeros up to a multiple of 4096, patch tokens float32 (n, h, w, C), then class
 tokens float32 (n, C) if there are any.  A file is complete or absent: it is written under a temporary
-name, synced, and renamed.
+name, synced, and renamed.  Processes may share a folder: a temporary file has one writer and is touched
+by nobody else while that lives, and of two writers of one chunk the last wins, with equal content.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +33,7 @@ TEMPORARY = ".writing-"
 _ALIGN = 4096
 _START = len(MAGIC) + 32 + 8
 _BLOCK = 4 * 2**20
+_ATTEMPTS = 10
 
 F32 = NDArray[np.float32]
 
@@ -69,7 +73,8 @@ def chunk_name(digests: Sequence[str]) -> str:
 
 
 def read_header(path: Path) -> tuple[Header, int]:
-    """(header, offset of the payload).  Raises DamagedChunkError; checks no checksum."""
+    """(header, offset of the payload).  Raises DamagedChunkError, or FileNotFoundError if another
+    process removed the file; checks no checksum."""
     try:
         with path.open("rb") as file:
             start = file.read(_START)
@@ -77,13 +82,15 @@ def read_header(path: Path) -> tuple[Header, int]:
             if start[: len(MAGIC)] != MAGIC or len(start) < _START or length > 2**26:
                 raise DamagedChunkError(f"{path}: not a features file")
             header = _parse(json.loads(file.read(length)))
+            actual = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise DamagedChunkError(f"{path}: cannot read it: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedChunkError(f"{path}: damaged header") from error
     offset = -(-(_START + length) // _ALIGN) * _ALIGN
     expected = offset + len(header.digests) * header.layout.image_bytes
-    actual = path.stat().st_size
     if actual != expected:
         raise DamagedChunkError(f"{path}: {actual} bytes, expected {expected}")
     return header, offset
@@ -135,20 +142,20 @@ class Chunk:
 class ChunkWriter:
     """Writes one chunk, batch by batch, in the order of `digests`.
 
-    As a context manager it leaves no temporary file behind.  Raises TaskError if the disk is full.
+    As a context manager it leaves no temporary file behind.  Raises TaskError if it cannot write, such
+    as on a full disk.
     """
 
     def __init__(self, folder: Path, digests: Sequence[str], layout: Layout) -> None:
         self.path = folder / chunk_name(digests)
-        self._temporary = folder / f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{self.path.name}"
+        self._temporary = folder / _temporary_name(self.path.stem)
         self._layout, self._rows, self._written = layout, len(digests), 0
         self._cls: list[F32] = []
         self._digest = hashlib.sha256()
         self._file: BinaryIO | None = None
         header = json.dumps({"digests": list(digests), "layout": asdict(layout)}).encode()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary.open("wb")
+            self._file = _create(self._temporary)
             self._file.write(MAGIC + bytes(32))
             self._put(len(header).to_bytes(8, "little") + header + bytes(-(_START + len(header)) % _ALIGN))
         except OSError as error:
@@ -173,7 +180,8 @@ class ChunkWriter:
             self._cls.append(np.ascontiguousarray(cls, dtype=np.float32))
 
     def commit(self) -> Chunk:
-        """Makes the chunk visible under its name, complete, and opens it."""
+        """Makes the chunk visible under its name, complete, and opens it.  What is opened stays
+        readable even if another process evicts the entry the next moment."""
         if self._written != self._rows or self._file is None:
             raise TaskError(f"{self.path}: {self._written} of {self._rows} images written")
         try:
@@ -184,12 +192,13 @@ class ChunkWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._temporary.replace(self.path)
+            chunk = Chunk(self._temporary)
+            chunk.path = self._temporary.replace(self.path)
         except OSError as error:
             self._abandon()
             raise _cannot_write(self.path.parent, error) from error
         self._file = None
-        return Chunk(self.path)
+        return chunk
 
     def __enter__(self) -> ChunkWriter:
         return self
@@ -218,20 +227,87 @@ class ChunkWriter:
             self._temporary.unlink(missing_ok=True)
 
 
+def _create(path: Path) -> BinaryIO:
+    """Opens a new file, in a folder that is made if need be.  An eviction may remove the folder, still
+    empty, between the two steps: then again."""
+    for _ in range(_ATTEMPTS):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return path.open("wb")
+        except FileNotFoundError as error:
+            last = error
+    raise last
+
+
 def _cannot_write(folder: Path, error: OSError) -> TaskError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "free space there or set DUNE_BENCH_CACHE to another disk"
+    else:
+        advice = "make it a folder that can be written, or set DUNE_BENCH_CACHE to another one"
     return TaskError(
-        f"cannot write features to {folder}: {error.strerror or error}: free space there or set "
-        "DUNE_BENCH_CACHE to another disk, and run again (what is computed stays)"
+        f"cannot write features to {folder}: {error.strerror or error}: {advice}, and run again "
+        "(what is computed stays)"
     )
+
+
+def _temporary_name(stem: str) -> str:
+    """Names the writing process; ends in no SUFFIX; differs for two writers of one process."""
+    return f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{stem}.{secrets.token_hex(4)}.part"
+
+
+def chunk_files(folder: Path) -> list[Path]:
+    """The finished chunks of an entry, sorted; none if the folder is gone.  Temporary files, whatever
+    their ending, are never among them: somebody may be writing them."""
+    return [path for path in _files(folder) if path.name.endswith(SUFFIX) and not _is_temporary(path)]
+
+
+def live_temporaries(folder: Path) -> list[Path]:
+    """Temporary files whose process may live: on this host it does; of another host nobody knows."""
+    return [path for path in _files(folder) if _is_temporary(path) and _may_live(path)]
 
 
 def remove_leftovers(folder: Path) -> None:
     """Removes temporary files of processes of this host that no longer live."""
-    own = f"{TEMPORARY}{socket.gethostname()}-"
-    for path in folder.glob(f"{own}*"):
-        pid = path.name.removeprefix(own).partition("-")[0]
-        if pid.isdecimal() and not process_lives(int(pid)):
+    for path in _files(folder):
+        if _is_temporary(path) and not _may_live(path):
             path.unlink(missing_ok=True)
+
+
+def remove_entry(folder: Path) -> None:
+    """Removes an entry, except what live processes are writing there: their files keep the folder.
+    Raises TaskError if files may not be removed."""
+    remove_leftovers(folder)
+    try:
+        for path in chunk_files(folder):
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+    except FileNotFoundError:
+        pass  # another process removed it
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise TaskError(
+                f"cannot remove {folder}: {error.strerror or error}: remove it, or set DUNE_BENCH_CACHE "
+                "to a folder of your own"
+            ) from error
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:  # another process evicted it
+        return []
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(TEMPORARY)
+
+
+def _may_live(path: Path) -> bool:
+    # From the right, for a host's name may contain hyphens and digits: node-17 is not process 17 of node.
+    parts = path.name.removeprefix(TEMPORARY).rsplit("-", 2)
+    if len(parts) < 3 or parts[0] != socket.gethostname() or not parts[1].isdecimal():
+        return True
+    return process_lives(int(parts[1]))
 
 
 def process_lives(pid: int) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from dune_bench.encoders.base import Encoder
 from dune_bench.encoders.load import load_encoder
-from dune_bench.errors import BenchError
+from dune_bench.errors import BenchError, UsageError
 from dune_bench.probes.base import Probe
 from dune_bench.registry.lookup import Registry
 from dune_bench.results.schema import Result
@@ -166,9 +166,12 @@ class EncoderRun:
     def _write(
         self, node: TaskNode, result: Result, arrays: Arrays | None, error: BenchError | None
     ) -> Outcome:
-        """Writes the result; a failure does not replace a good result of the same identity."""
+        """Writes the result; a failure does not replace a good result of the same identity, and the
+        user's mistake is no result at all."""
         store, name = self.context.results, self.source.card.id
         path = store.path(name, node.id, result.key)
+        if isinstance(error, UsageError):
+            return Outcome(name, node.id, result, path, code=error.exit_code, written=False)
         identified = result.status != "ok" and result.encoder.digest is not None
         earlier = store.find(name, node.id, result.key) if identified else None
         if earlier is None or earlier.status != "ok":

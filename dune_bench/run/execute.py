@@ -5,6 +5,7 @@ from __future__ import annotations
 from dune_bench.errors import ExitCode
 from dune_bench.registry.lookup import Registry, load_registry
 from dune_bench.results.store import ResultStore
+from dune_bench.run.cache import chosen_budget
 from dune_bench.run.data import Data
 from dune_bench.run.encoder_run import EncoderRun, RunContext
 from dune_bench.run.lock import run_lock
@@ -24,6 +25,7 @@ def execute(request: RunRequest, ui: RunUI | None = None, registry: Registry | N
     run holds the runs folder.  What fails within one (encoder, task) is in its outcome.
     """
     ui = ui or SilentUI()
+    chosen_budget()  # an unreadable one is refused before anything is written
     registry = registry or load_registry(request.include)
     plan = make_plan(request, registry)
     probes = {node.id: make_probe(node.card, registry) for node in plan.tasks}

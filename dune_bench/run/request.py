@@ -55,7 +55,8 @@ class Outcome:
     """What became of one (encoder, task).
 
     path: the result file.  reused: it stood there from an earlier run.  code: the exit code that
-    this outcome alone would give.
+    this outcome alone would give.  written: False for a request that cannot be meant (an unknown
+    device or view, a file without an encoder): it says nothing about the encoder, so no file is left.
     """
 
     encoder: str
@@ -64,6 +65,7 @@ class Outcome:
     path: Path
     reused: bool = False
     code: ExitCode = ExitCode.OK
+    written: bool = True
 
 
 def code_of(result: Result, error: Exception | None = None) -> ExitCode:

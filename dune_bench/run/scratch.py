@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dune_bench.registry.paths import cache_root, features_cache
 from dune_bench.run.artifacts import HeadStore
-from dune_bench.run.cache import FeatureCache
+from dune_bench.run.cache import FeatureCache, create_folder
 from dune_bench.run.chunks import process_lives
 from dune_bench.run.identity import EncoderFacts
 from dune_bench.run.request import RunRequest
@@ -39,7 +39,7 @@ def open_stores(request: RunRequest, facts: EncoderFacts, ui: RunUI) -> Iterator
         )
         return
     parent = cache_root() / "scratch"
-    parent.mkdir(parents=True, exist_ok=True)
+    create_folder(parent)
     _remove_leftovers(parent)
     prefix = f"{socket.gethostname()}-{os.getpid()}-"
     with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as name:

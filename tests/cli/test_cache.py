@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dune_bench.run.chunks import ChunkWriter, Layout
+from dune_bench.run.chunks import ChunkWriter, Layout, verify_checksum
 from tests.cli.conftest import Command
 
 LAYOUT = Layout(dim=4, grid=(2, 2), image_size=(28, 28), padding=(0, 0, 0, 0), has_cls=False)
@@ -109,3 +110,33 @@ def test_results_are_never_pruned(command: Command) -> None:
     result.write_text("{}")
     command("cache", "prune", "--all", "--weights")
     assert result.exists()
+
+
+@pytest.mark.parametrize(
+    "verb", [("verify",), ("prune",), ("prune", "--all"), ("prune", "--older-than", "0")]
+)
+def test_what_a_run_is_writing_is_neither_damaged_nor_pruned(command: Command, verb: tuple[str, ...]) -> None:
+    idle, folder = write_features("bb22"), Path("cache/features/aa/aa11")
+    with ChunkWriter(folder, ["image"], LAYOUT) as writer:
+        # As earlier releases named it, too: with the ending of a finished chunk.
+        old_style = folder / f".writing-{socket.gethostname()}-{os.getpid()}-0f.features"
+        old_style.write_bytes(b"half")
+        answer = command("cache", *verb)
+        assert (answer.code, answer.err) == (0, "")
+        assert old_style.exists()
+        writer.add(np.ones((1, 2, 2, 4), np.float32), None)
+        written = writer.commit()
+    assert verify_checksum(written.path) is None
+    assert idle.exists() == (len(verb) == 1)
+
+
+def test_unreadable_budget_is_refused_before_anything_is_pruned(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = write_features("bb22")
+    damage(bad)
+    monkeypatch.setenv("DUNE_BENCH_CACHE_BYTES", "lots")
+    answer = command("cache", "prune", "--all")
+    assert answer.code == 2
+    assert "DUNE_BENCH_CACHE_BYTES=lots" in answer.error
+    assert bad.exists()

@@ -48,13 +48,30 @@ def line(text: str, name: str) -> str:
 def test_a_sound_machine_is_exit_0_and_every_part_is_named(examine: Command) -> None:
     answer = examine()
     assert answer.code == 0, answer.out
-    for name in ("python", "torch", "cuda", "processors", "cache", "demo", "minirooms@0", "pixels"):
+    for name in ("python", "torch", "cuda", "processors", "cache", "demo", "minirooms@0", "ready"):
         assert line(answer.out, name)
+    assert answer.out.splitlines()[-1].startswith("verdict: ready to run")
+
+
+def test_encoders_are_two_lines_not_a_page(examine: Command) -> None:
+    section = examine().out.split("\nencoders\n")[1].split("\nlicences of weights\n")[0].splitlines()
+    assert [each.split(":")[0].split("  ")[-1].strip() for each in section] == ["ready", "not downloaded"]
+    cards = lookup.load_registry().encoders
+    named = {name for each in section for name in each.partition("(")[2].rstrip(")").split(", ")}
+    assert named == set(cards)
+    assert "pixels" in section[0]
+    assert "dune_vitb" in section[1]
+    counts = [int(each.split(": ")[1].split()[0]) for each in section]
+    assert sum(counts) == len(cards)
 
 
 def test_missing_weights_say_how_to_get_them(examine: Command) -> None:
-    found = line(examine().out, "dune_vitb")
+    answer = examine("--encoder", "dune_vitb")
+    assert answer.code == 3
+    assert answer.out.splitlines()[0] == "encoders"
+    found = line(answer.out, "dune_vitb")
     assert "missing" in found
+    assert answer.error == "error: not here, see above: dune_vitb"
     assert "https://download.europe.naverlabs.com" in found
     assert "NAVER non-commercial" in found
 
@@ -63,7 +80,9 @@ def test_weights_put_there_by_hand_are_found(examine: Command) -> None:
     path = Path("cache/weights/dune_vitb/dune_vitbase14_448.pth")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")
-    found = line(examine().out, "dune_vitb")
+    ready = line(examine().out, "ready")
+    assert "dune_vitb," in ready
+    found = line(examine("--encoder", "dune_vitb").out, "dune_vitb")
     assert "ok" in found
     assert str(path) in found
 
@@ -78,7 +97,7 @@ def test_a_missing_extra_gives_the_install_line(examine: Command, monkeypatch: p
 
     monkeypatch.setattr(metadata, "version", without)
     answer = examine()
-    assert "pip install 'dune-bench[demo]'" in line(answer.out, "demo")
+    assert "from the dune-bench folder: pip install '.[demo]'" in line(answer.out, "demo")
     assert answer.code == 0
 
 
@@ -156,6 +175,18 @@ def test_self_check_runs_the_encoders_asked_for(examine: Command) -> None:
     answer = examine("--encoder", "pixels")
     assert answer.code == 0
     assert "two sizes" in answer.out.split("self-check")[1]
+    assert answer.out.splitlines()[-1] == "verdict: ready: pixels"
+
+
+def test_an_unknown_encoder_is_the_users_mistake(examine: Command) -> None:
+    answer = examine("--encoder", "pixel")
+    assert answer.code == 2
+    assert "did you mean pixels" in answer.error
+
+
+def test_encoders_asked_for_twice_are_both_looked_at(examine: Command) -> None:
+    answer = examine("--encoder", "pixels", "--encoder", "random_vits14")
+    assert answer.out.splitlines()[-1] == "verdict: ready: pixels, random_vits14"
 
 
 def test_self_check_of_a_broken_encoder_is_exit_1(examine: Command) -> None:
@@ -173,5 +204,5 @@ def test_self_check_of_a_broken_encoder_is_exit_1(examine: Command) -> None:
 
 def test_self_check_without_weights_says_they_are_missing(examine: Command) -> None:
     answer = examine("--encoder", "dune_vitb")
-    assert answer.code == 0
+    assert answer.code == 3
     assert "dune_vitbase14_448.pth" in answer.out.split("self-check")[1]

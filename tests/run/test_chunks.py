@@ -162,13 +162,15 @@ def test_leftovers_of_dead_processes_go_and_of_living_ones_stay(tmp_path: Path) 
 
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
-    dead = tmp_path / f"{TEMPORARY}{socket.gethostname()}-{done.pid}-x.features"
-    alive = tmp_path / f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-x.features"
-    dead.touch()
-    alive.touch()
+    host = socket.gethostname()
+    dead = [tmp_path / f"{TEMPORARY}{host}-{done.pid}-x{end}" for end in (".features", ".0a1b.part")]
+    alive = [tmp_path / f"{TEMPORARY}{host}-{os.getpid()}-x{end}" for end in (".features", ".0a1b.part")]
+    # A host whose name begins as ours and goes on with a number that is a dead process here.
+    elsewhere = tmp_path / f"{TEMPORARY}{host}-{done.pid}-{done.pid}-x.0a1b.part"
+    for path in (*dead, *alive, elsewhere):
+        path.touch()
     remove_leftovers(tmp_path)
-    assert not dead.exists()
-    assert alive.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([*alive, elsewhere])
 
 
 def fill(cache: FeatureCache, key: str, used: float) -> Path:
