@@ -86,9 +86,6 @@ class EncoderCard(Card):
     trained_on: tuple[str, ...] = ()
     cite: str | None = None
 
-    def view_for(self, probe: str) -> str:
-        return self.views.get(probe, self.views.get("default", "norm"))
-
 
 class DatasetUse(Card):
     """Which data a task uses.  name: `minirooms@0`."""

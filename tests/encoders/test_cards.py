@@ -32,6 +32,6 @@ def test_card_is_complete(path: Path) -> None:
 def test_dune_teachers_and_views_are_canonical() -> None:
     names = ("dune_vitb", "dune_vitb_336", "dune_vitb_paper", "dune_vits", "dune_vits_336")
     for card in (REGISTRY.encoder(name) for name in names):
-        assert card.view_for("semseg") == "proj:dinov2reg_vitl14"
+        assert card.views["semseg"] == "proj:dinov2reg_vitl14"
         assert card.teachers == ("dinov2reg_vitl14", "mast3r_vitl16", "multihmr_vitl14_672")
         assert card.arch["table"] * 14 == card.resolution

@@ -139,12 +139,6 @@ def test_an_encoder_id_that_is_no_name_is_refused(name: str) -> None:
         parse_card({"id": name, "kind": "timm"}, EncoderCard, "x.yaml")
 
 
-def test_view_of_a_probe_falls_back_to_default_then_norm() -> None:
-    card = EncoderCard(id="x", kind="dune", views={"default": "raw", "semseg": "proj:t"})
-    assert (card.view_for("semseg"), card.view_for("depth")) == ("proj:t", "raw")
-    assert EncoderCard(id="x", kind="dune").view_for("depth") == "norm"
-
-
 MOVES_A_HEAD = {
     "id": {"id": "depth/toy/convex@2"},
     "protocol": {"protocol": {"folds": 4}},
