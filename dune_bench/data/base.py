@@ -91,14 +91,16 @@ class Dataset(ABC):
 
 
 def limit_groups(samples: Lazy[S], limit: int | None, at_least: int = 2) -> Lazy[S]:
-    """About `limit` samples as whole groups, spread evenly over the groups' order.
+    """Samples with about `limit` images, as whole groups, spread evenly over the groups' order.
 
-    Whole groups keep the cluster statistics valid; `at_least` two keep cross-validation possible.
+    Images are counted, not samples, so that tasks on the same images keep the same groups.  Whole
+    groups keep the cluster statistics valid; `at_least` two keep cross-validation possible.
     """
-    if limit is None or limit >= len(samples):
+    images = {ref.id for i in range(len(samples)) for ref in samples.images(i)}
+    if limit is None or limit >= len(images):
         return samples
     groups = list(dict.fromkeys(samples.groups))
-    wanted = max(math.ceil(limit * len(groups) / len(samples)), at_least)
+    wanted = max(math.ceil(limit * len(groups) / len(images)), at_least)
     wanted = min(wanted, len(groups))
     kept = {groups[(i * len(groups)) // wanted] for i in range(wanted)}
     return samples.subset([i for i, group in enumerate(samples.groups) if group in kept])

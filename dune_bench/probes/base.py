@@ -63,6 +63,19 @@ class Head:
     choices: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """A head that another task fitted, with what it takes to use it on the samples at hand.
+
+    probe: that task's, made with its protocol.  features: of the images of the split at hand, in
+    that task's view and at its input policy.
+    """
+
+    probe: Probe[Any]
+    head: Head
+    features: FeatureSource
+
+
 class Progress(Protocol):
     """Where a probe says how far it is."""
 
@@ -124,7 +137,7 @@ class Probe(ABC, Generic[P]):
         self,
         features: FeatureSource,
         samples: Lazy[Any],
-        upstream: Mapping[str, Head],
+        upstream: Mapping[str, Upstream],
         ctx: ProbeContext,
     ) -> Head:
         """Fits on the training split.  Raises TaskError if there is no solution."""
@@ -135,7 +148,7 @@ class Probe(ABC, Generic[P]):
         features: FeatureSource,
         samples: Lazy[Any],
         head: Head,
-        upstream: Mapping[str, Head],
+        upstream: Mapping[str, Upstream],
         ctx: ProbeContext,
     ) -> Iterator[Any]:
         """Predictions in the samples' order, one a sample, streamed."""

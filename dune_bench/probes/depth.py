@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,15 @@ from dune_bench.data.base import Lazy
 from dune_bench.data.samples import DepthSample, Sample
 from dune_bench.errors import TaskError
 from dune_bench.metrics.depth import METRICS, depth_errors, mean_over_images, median_scale, valid_depth
-from dune_bench.probes.base import FeatureSource, Head, Probe, ProbeContext, ProtocolConstants, Stats
+from dune_bench.probes.base import (
+    FeatureSource,
+    Head,
+    Probe,
+    ProbeContext,
+    ProtocolConstants,
+    Stats,
+    Upstream,
+)
 from dune_bench.probes.grids import TokenGrid
 from dune_bench.probes.linear import Lambdas, linear_maps
 from dune_bench.probes.solvers_ridge import fit_ridge
@@ -72,7 +80,7 @@ class DepthProbe(Probe[DepthConvex]):
         self,
         features: FeatureSource,
         samples: Lazy[Any],
-        upstream: Mapping[str, Head],
+        upstream: Mapping[str, Upstream],
         ctx: ProbeContext,
     ) -> Head:
         """Head tensors: weight (1, C), mean (C,), bias (1,), float64: log-depth = weight (x − mean) +
@@ -102,13 +110,20 @@ class DepthProbe(Probe[DepthConvex]):
         features: FeatureSource,
         samples: Lazy[Any],
         head: Head,
-        upstream: Mapping[str, Head],
+        upstream: Mapping[str, Upstream],
         ctx: ProbeContext,
     ) -> Iterator[DepthPrediction]:
         """Log-depth on the token grid.  Raises TaskError naming an image where it is not finite."""
+        return self.depths(features, image_ids(samples), head, ctx)
+
+    def depths(
+        self, features: FeatureSource, images: Sequence[str], head: Head, ctx: ProbeContext
+    ) -> Iterator[DepthPrediction]:
+        """Depth of the images with these ids, in their order: what tasks that need the depth of a
+        view ask of an upstream head.  Raises TaskError as `predict`."""
         grid = grid_of(features)
         low, high = self.protocol.min_depth_m, self.protocol.max_depth_m
-        for maps in linear_maps(features, image_ids(samples), head, ctx):
+        for maps in linear_maps(features, images, head, ctx):
             yield DepthPrediction(maps[0], grid, low, high)
 
     def score(self, prediction: DepthPrediction, sample: Sample) -> dict[str, NDArray[Any]]:

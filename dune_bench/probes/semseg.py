@@ -23,6 +23,7 @@ from dune_bench.probes.base import (
     ProbeContext,
     ProtocolConstants,
     Stats,
+    Upstream,
 )
 from dune_bench.probes.grids import TokenGrid
 from dune_bench.probes.linear import Lambdas, linear_maps
@@ -83,7 +84,7 @@ class SemsegProbe(Probe[SemsegConvex]):
         self,
         features: FeatureSource,
         samples: Lazy[Any],
-        upstream: Mapping[str, Head],
+        upstream: Mapping[str, Upstream],
         ctx: ProbeContext,
     ) -> Head:
         """Head tensors: weight (K, C), mean (C,), bias (K,), float32: logits = weight (x − mean) + bias.
@@ -120,7 +121,7 @@ class SemsegProbe(Probe[SemsegConvex]):
         features: FeatureSource,
         samples: Lazy[Any],
         head: Head,
-        upstream: Mapping[str, Head],
+        upstream: Mapping[str, Upstream],
         ctx: ProbeContext,
     ) -> Iterator[SegPrediction]:
         """Logits on the token grid.  Raises TaskError naming an image whose logits are not finite."""

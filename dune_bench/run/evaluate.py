@@ -13,7 +13,7 @@ import numpy as np
 from dune_bench.data.samples import ImageRef
 from dune_bench.encoders.base import Encoder
 from dune_bench.errors import BenchError, TaskError, UnavailableError
-from dune_bench.probes.base import Head, ProbeContext, Progress
+from dune_bench.probes.base import Head, ProbeContext, Progress, Upstream
 from dune_bench.registry.cards import InputPolicy
 from dune_bench.results.schema import Cost
 from dune_bench.run.data import Split
@@ -89,7 +89,7 @@ class Evaluation:
         for seed in node.seeds:
             with _clocked(found, "fit"):
                 head = self._head(node, seed)
-                upstream = self._upstream(node, seed)
+                upstream = self._upstream(node, seed, split)
             found.choices.update(head.choices if seed is None else {f"seed {seed}": head.choices})
             with _clocked(found, "score"), self._phase(node, "scoring", "samples") as progress:
                 context = self._context(node, seed, split, progress)
@@ -110,17 +110,24 @@ class Evaluation:
         found.breakdowns = make_breakdowns(probe.breakdowns(per_seed[0], context))
 
     def _needs(self, node: TaskNode) -> Iterator[tuple[TaskNode, Split]]:
-        """(task, split) pairs whose features this task takes."""
-        yield node, self.keys.score_split(node)
+        """(task, split) pairs: images of the split in the view and policy of the task."""
+        split = self.keys.score_split(node)
+        yield from self._needs_on(node, split)
         for seed in node.seeds:
             yield from self._needs_of_head(node, seed)
+
+    def _needs_on(self, node: TaskNode, split: Split) -> Iterator[tuple[TaskNode, Split]]:
+        """What predicting (or fitting) on a split takes: its own features and its upstream heads'."""
+        yield node, split
+        for other, _ in self.keys.upstream(node, node.seeds[0]).values():
+            yield other, split
 
     def _needs_of_head(self, node: TaskNode, seed: int | None) -> Iterator[tuple[TaskNode, Split]]:
         for upstream in self.keys.upstream(node, seed).values():
             yield from self._needs_of_head(*upstream)
         split = self.keys.fit_split(node)
         if split is not None and self._stored(node, seed) is None:
-            yield node, split
+            yield from self._needs_on(node, split)
 
     def _stored(self, node: TaskNode, seed: int | None) -> Head | None:
         at = (node.id, seed)
@@ -147,7 +154,7 @@ class Evaluation:
         split = self.keys.fit_split(node)
         if split is None:
             return Head({})
-        upstream = self._upstream(node, seed)
+        upstream = self._upstream(node, seed, split)
         features = self._extracted(node, split).features[self.keys.view(node)]
         with self._phase(node, "fitting", "steps") as progress:
             context = self._context(node, seed, split, progress)
@@ -156,16 +163,19 @@ class Evaluation:
         self.stores.heads.write(self.keys.head(node, seed), head, about)
         return head
 
-    def _upstream(self, node: TaskNode, seed: int | None) -> dict[str, Head]:
-        heads = {}
+    def _upstream(self, node: TaskNode, seed: int | None, split: Split) -> dict[str, Upstream]:
+        """The heads that a task names, each with its own features of the images of `split`."""
+        found = {}
         for role, (other, other_seed) in self.keys.upstream(node, seed).items():
             try:
-                heads[role] = self._head(other, other_seed)
+                head = self._head(other, other_seed)
+                features = self._extracted(other, split).features[self.keys.view(other)]
+                found[role] = Upstream(self.keys.probes[other.id], head, features)
             except UnavailableError as error:
                 raise UnavailableError(f"upstream {other.id}: {error}") from error
             except BenchError as error:
                 raise TaskError(f"upstream {other.id}: {error}") from error
-        return heads
+        return found
 
     def _extracted(self, node: TaskNode, split: Split) -> Extracted:
         found = self._features[_set_key(node, split)]

@@ -16,7 +16,7 @@ RESIZE_RULE = "pil-bicubic-uint8@1"
 out; an image that has the size already is left alone."""
 FEATURE_LAYOUT = 1
 """Version of what is stored for an image: float32 patch tokens, channels last, and class token."""
-SELECTION = 1
+SELECTION = 2
 """Version of `limit_groups`: which samples a limit keeps."""
 
 _IDENTITY = ("weights_digest", "adapter", "mean", "std", "patch_size", "options")

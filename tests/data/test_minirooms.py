@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dune_bench.data.base import limit_groups
 from dune_bench.data.minirooms import shards
 from dune_bench.data.minirooms.card import write_card
 from dune_bench.data.minirooms.dataset import MiniRooms
@@ -395,3 +396,12 @@ def test_card_of_shards_that_do_not_belong_together_is_not_written(damaged: Any,
 def test_loader_needs_no_torch() -> None:
     code = "import sys, dune_bench.data.minirooms.dataset; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k is not SegSample], ids=lambda k: k.__name__)
+def test_limit_keeps_the_same_rooms_for_every_kind(tiny_root: Path, kind: type) -> None:
+    data = MiniRooms(NAME, tiny_root)
+    base = data.samples(SegSample, "train")
+    images = len(base) - 1  # one less than all: something must go
+    expected = set(limit_groups(base, images, at_least=1).groups)
+    assert set(limit_groups(data.samples(kind, "train"), images, at_least=1).groups) == expected

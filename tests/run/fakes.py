@@ -18,7 +18,15 @@ from dune_bench.data.samples import DepthSample, ImageRef
 from dune_bench.encoders.adapter import Adapter
 from dune_bench.encoders.base import Encoder, Tokens
 from dune_bench.errors import TaskError, UnavailableError, UsageError
-from dune_bench.probes.base import FeatureSource, Head, Probe, ProbeContext, ProtocolConstants, Stats
+from dune_bench.probes.base import (
+    FeatureSource,
+    Head,
+    Probe,
+    ProbeContext,
+    ProtocolConstants,
+    Stats,
+    Upstream,
+)
 from dune_bench.registry.cards import (
     DatasetUse,
     EncoderCard,
@@ -108,9 +116,11 @@ class LineProbe(Probe[LineConstants]):
     score_version = 1
     fit_version = 1
     fits: ClassVar[list[str]] = []
+    upstream_grids: ClassVar[list[tuple[tuple[int, int], tuple[int, ...]]]] = []
+    """Grid, and shape of the image means, of the features that upstream heads came with, per call."""
 
     def fit(
-        self, features: FeatureSource, samples: Lazy[Any], upstream: Mapping[str, Head], ctx: ProbeContext
+        self, features: FeatureSource, samples: Lazy[Any], upstream: Mapping[str, Upstream], ctx: ProbeContext
     ) -> Head:
         if self.protocol.fail:
             raise TaskError("no solution (test)")
@@ -127,7 +137,7 @@ class LineProbe(Probe[LineConstants]):
         features: FeatureSource,
         samples: Lazy[Any],
         head: Head,
-        upstream: Mapping[str, Head],
+        upstream: Mapping[str, Upstream],
         ctx: ProbeContext,
     ) -> Iterator[float]:
         yield from (self._design(features, samples, upstream) @ head.tensors["w"].numpy()).tolist()
@@ -140,13 +150,20 @@ class LineProbe(Probe[LineConstants]):
         return {"rmse_m": np.sqrt(mse), "mse": mse, "nothing": np.full(len(weights), np.nan)}
 
     def _design(
-        self, features: FeatureSource, samples: Lazy[Any], upstream: Mapping[str, Head]
+        self, features: FeatureSource, samples: Lazy[Any], upstream: Mapping[str, Upstream]
     ) -> NDArray[np.float64]:
         ids = [samples.images(i)[0].id for i in range(len(samples))]
-        means = [f.patch.double().mean((2, 3)).numpy() for _, f in features.batches(ids, 2**16)]
-        x = np.concatenate(means)
-        extra = [np.full((len(x), 1), float(head.tensors["w"].sum())) for head in upstream.values()]
+        x = _means(features, ids)
+        extra = []
+        for other in upstream.values():
+            LineProbe.upstream_grids.append((other.features.grid, _means(other.features, ids).shape))
+            extra.append(np.full((len(x), 1), float(other.head.tensors["w"].sum())))
         return np.concatenate([x, np.ones((len(x), 1)), *extra], axis=1)
+
+
+def _means(features: FeatureSource, ids: Sequence[str]) -> NDArray[np.float64]:
+    means = [f.patch.double().mean((2, 3)).numpy() for _, f in features.batches(ids, 2**16)]
+    return np.concatenate(means)
 
 
 class ToyEncoder(Encoder):
@@ -215,6 +232,7 @@ def reset() -> None:
     Blocks.corrupt, Blocks.missing, Blocks.problems, Blocks.content = None, False, [], "1"
     Blocks.decoded.clear()
     LineProbe.fits.clear()
+    LineProbe.upstream_grids.clear()
 
 
 class ToyAdapter(Adapter):

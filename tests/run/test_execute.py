@@ -301,6 +301,25 @@ def test_upstream_head_is_fitted_but_not_reported() -> None:
     assert len(list(RUNS.rglob("heads/**/*.json"))) == 2
 
 
+def test_upstream_head_comes_with_features_at_its_own_input() -> None:
+    summary = run(cards=upstream_cards(input=InputPolicy(resolution=24)))
+    assert one(summary).status == "ok"
+    fit, score = LineProbe.upstream_grids
+    images = [len(set(split)) for split in _images_by_split()]
+    assert fit == ((3, 3), (images[0], 6))
+    assert score == ((3, 3), (images[1], 6))
+    # All of it comes from the cache the second time.
+    decoded = len(Blocks.decoded)
+    assert one(run(cards=upstream_cards(input=InputPolicy(resolution=24)))).status == "ok"
+    assert len(Blocks.decoded) == decoded
+
+
+def _images_by_split() -> list[list[str]]:
+    from dune_bench.data.samples import DepthSample
+
+    return [list(Blocks("blocks@1").samples(DepthSample, split).ids) for split in ("train", "test")]
+
+
 def test_failing_upstream_fails_its_consumer_and_says_so() -> None:
     summary = run(cards=upstream_cards(protocol={"fail": True}))
     assert (one(summary).status, one(summary).error) == (
