@@ -12,12 +12,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dune_bench.api import load_encoder, register_encoder, results, run
+    from dune_bench.api import compare, gate, load_encoder, register_encoder, results, run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_encoder", "register_encoder", "results", "run"]
+__all__ = ["__version__", "compare", "gate", "load_encoder", "register_encoder", "results", "run"]
 
-_API = ("load_encoder", "register_encoder", "results", "run")
+_API = ("compare", "gate", "load_encoder", "register_encoder", "results", "run")
 
 
 def _of_the_api(name: str) -> Any:

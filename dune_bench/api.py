@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from dune_bench.encoders.base import Encoder, Precision
     from dune_bench.registry.cards import EncoderCard
+    from dune_bench.results.compare import Comparison
+    from dune_bench.results.gate import Gate
     from dune_bench.run.ui import RunUI
 
 
@@ -106,6 +108,54 @@ def results(runs: str | Path = "runs") -> pd.DataFrame:
     from dune_bench.run.frame import results_frame
 
     return results_frame(Path(runs))
+
+
+def compare(
+    a: str,
+    b: str,
+    runs: str | Path = "runs",
+    *,
+    tasks: Sequence[str] = (),
+    worst: int = 10,
+    include: Sequence[str | Path] = (),
+) -> Comparison:
+    """Encoder b against encoder a on every task of a runs folder that both have.
+
+    a, b: `NAME` or `NAME@DIGEST` (the first digits of the weights' digest); NAME alone is its newest
+    checkpoint.  tasks: ids, globs or probe names; empty for all.  worst: how many samples where b loses
+    most.  Imports no torch.  Raises UnavailableError if there is nothing to compare, UsageError for a
+    wrong request.
+    """
+    from dune_bench.registry.lookup import load_registry
+    from dune_bench.report.paired import compare_runs
+
+    registry = load_registry(tuple(Path(folder) for folder in include))
+    return compare_runs(a, b, Path(runs), registry, tuple(tasks), worst)
+
+
+def gate(
+    encoder: str,
+    baseline: str | Path,
+    runs: str | Path = "runs",
+    *,
+    tasks: Sequence[str] = (),
+    update: bool = False,
+    include: Sequence[str | Path] = (),
+) -> Gate | None:
+    """Holds an encoder's results of a runs folder against a baseline file; `.exit_code` is the verdict.
+
+    encoder, tasks: as in `compare`.  update: then writes the results as the new baseline; the
+    comparison is with the old one, and None if there was none.  Imports no torch.  Raises
+    UnavailableError if the baseline or the encoder's results are missing or cannot be used (then nothing
+    is written), UsageError for a wrong request.
+    """
+    from dune_bench.registry.lookup import load_registry
+    from dune_bench.report.paired import gate_runs, update_baseline
+
+    registry = load_registry(tuple(Path(folder) for folder in include))
+    if update:
+        return update_baseline(encoder, Path(baseline), Path(runs), registry, tuple(tasks))
+    return gate_runs(encoder, Path(baseline), Path(runs), registry, tuple(tasks))
 
 
 def register_encoder(card: EncoderCard) -> None:

@@ -103,6 +103,14 @@ def test_the_wheel_carries_the_data_and_the_licence(wheel: Path) -> None:
     assert {path.name for path in (info / "licenses").iterdir()} == {"LICENSE", "NOTICE"}
 
 
+def test_the_wheel_carries_what_the_html_report_is_made_of(wheel: Path) -> None:
+    def assets(root: Path) -> set[str]:
+        return {path.name for path in (root / "dune_bench" / "report" / "assets").iterdir()}
+
+    assert assets(wheel) == assets(ROOT)
+    assert {"page.html", "page.css", "main.js"} <= assets(ROOT)
+
+
 def test_licence_is_the_full_apache_text() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text

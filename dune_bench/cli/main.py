@@ -17,7 +17,9 @@ import typer
 from typer.core import TyperGroup
 
 from dune_bench.cli.cache import cache_app
+from dune_bench.cli.compare import compare
 from dune_bench.cli.doctor import doctor
+from dune_bench.cli.gate import gate
 from dune_bench.cli.list import list_names
 from dune_bench.cli.prepare import prepare
 from dune_bench.cli.report import report
@@ -90,7 +92,7 @@ def _root(
 
     Start with `dune-bench doctor` and `dune-bench run`.
 
-    Exit codes: 0 ok, 1 a task failed, 2 usage, 3 something needed is not available.
+    Exit codes: 0 ok, 1 a task failed or got worse, 2 usage, 3 not available or not comparable.
     """
     del version
 
@@ -111,6 +113,8 @@ _VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "show": (show, "Show a card, or the result schema."),
     "prepare": (prepare, "Make a dataset ready, or check it."),
     "report": (report, "Write the leaderboard from results."),
+    "compare": (compare, "Compare two encoders, sample by sample."),
+    "gate": (gate, "Did a checkpoint get worse? By exit code."),
     "doctor": (doctor, "Say what works here, what is missing."),
 }
 for _name, (_verb, _help) in _VERBS.items():

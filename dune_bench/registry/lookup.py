@@ -37,6 +37,15 @@ PROBES = {
     "semseg": "dune_bench.probes.semseg:SemsegProbe",
     "depth": "dune_bench.probes.depth:DepthProbe",
 }
+REDUCTIONS = {
+    "semseg": "dune_bench.metrics.reductions:semseg",
+    "depth": "dune_bench.metrics.reductions:depth",
+    "correspondence": "dune_bench.metrics.reductions:correspondence",
+    "recon3d": "dune_bench.metrics.reductions:recon3d",
+    "reloc": "dune_bench.metrics.reductions:reloc",
+    "hmr": "dune_bench.metrics.reductions:hmr",
+}
+"""Probe -> its reduction as a function that imports no torch: see `dune_bench.metrics.reductions`."""
 DATASETS = {
     "minirooms@0": "dune_bench.data.minirooms.dataset:MiniRooms",
 }
@@ -65,7 +74,7 @@ def resolve(target: str) -> Any:
 class Registry:
     """All names known to one process.
 
-    encoders, tasks: cards by id.  adapters, probes, datasets: `module:attribute` by name.
+    encoders, tasks: cards by id.  adapters, probes, reductions, datasets: `module:attribute` by name.
     origins: card id -> file or plug-in it came from.  broken: plug-in -> reason.
     """
 
@@ -74,6 +83,7 @@ class Registry:
     suites: dict[str, str] = field(default_factory=dict)
     adapters: dict[str, str] = field(default_factory=lambda: dict(ADAPTERS))
     probes: dict[str, str] = field(default_factory=lambda: dict(PROBES))
+    reductions: dict[str, str] = field(default_factory=lambda: dict(REDUCTIONS))
     datasets: dict[str, str] = field(default_factory=lambda: dict(DATASETS))
     origins: dict[str, str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
@@ -115,7 +125,7 @@ class Registry:
                 warnings.warn(f"plug-in {point.name!r} is broken and left out: {error}", stacklevel=2)
 
     def _snapshot(self) -> dict[str, Mapping[str, Any]]:
-        names = ("encoders", "tasks", "suites", "adapters", "probes", "datasets", "origins")
+        names = ("encoders", "tasks", "suites", "adapters", "probes", "reductions", "datasets", "origins")
         return {name: dict(getattr(self, name)) for name in names}
 
     def _restore(self, snapshot: Mapping[str, Mapping[str, Any]]) -> None:
@@ -178,6 +188,10 @@ class Registry:
 
     def probe(self, name: str) -> Any:
         return resolve(self._target("probe", name, self.probes))
+
+    def reduction(self, probe: str) -> Any:
+        """The probe's reduction without torch."""
+        return resolve(self._target("reduction of probe", probe, self.reductions))
 
     def dataset(self, name: str) -> Any:
         return resolve(self._target("dataset", name, self.datasets))

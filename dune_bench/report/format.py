@@ -64,8 +64,13 @@ def task_dataset(task: TaskInfo) -> str:
     return task.dataset.partition("@")[0].lower()
 
 
+def one_line(text: str) -> str:
+    """Any text as one line without control characters."""
+    return _CONTROL.sub(" ", text).strip()
+
+
 def escape(text: str) -> str:
     """Any text as one line of Markdown that shows exactly it, also inside a table cell."""
-    text = _CONTROL.sub(" ", text).strip()
+    text = one_line(text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _EDGE_UNDERSCORE.sub(r"\\_", _MARKDOWN.sub(r"\\\1", text))

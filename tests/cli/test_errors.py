@@ -143,4 +143,6 @@ def test_exit_codes_of_a_mixed_run_follow_their_order() -> None:
 def test_every_verb_is_there_and_none_is_a_stub() -> None:
     names = {command.name for command in cli.app.registered_commands}
     groups = {group.name for group in cli.app.registered_groups}
-    assert names | groups == {"run", "list", "show", "prepare", "report", "doctor", "cache"}
+    assert names | groups == {
+        *("run", "list", "show", "prepare", "report", "compare", "gate", "doctor", "cache"),
+    }

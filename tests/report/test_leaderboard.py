@@ -132,8 +132,8 @@ def test_nothing_to_report_is_exit_3_with_the_next_step(tmp_path: Path) -> None:
 
 def test_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
     write_results(tmp_path, make_result())
-    with pytest.raises(UsageError, match=r"unknown format 'htm'.*md"):
-        write_leaderboard(tmp_path, ["htm"], tmp_path)
+    with pytest.raises(UsageError, match=r"unknown format 'xyz'.*md"):
+        write_leaderboard(tmp_path, ["xyz"], tmp_path)
 
 
 def test_report_needs_no_torch(tmp_path: Path) -> None:
