@@ -50,9 +50,8 @@ def _measure(options: argparse.Namespace, runs: Path) -> None:
         found = [r for _, r in ResultStore(runs).load()[0] if r.encoder.id == name]
         # Every task of the suite shares the image sets, so the largest sum is the whole of them.
         features = max(result.timings.seconds["features"] for result in found)
-        print(
-            f"{name}: {wall:.0f} s, of which {features:.0f} s forward passes and {wall - features:.0f} s beside"
-        )
+        beside = wall - features
+        print(f"{name}: {wall:.0f} s, {features:.0f} s forward passes and {beside:.0f} s beside")
         print(f"  {images[name]} images through `encode` (one batch more measures the cost)")
         for result in sorted(found, key=lambda r: r.task.id):
             phases = ", ".join(f"{phase} {result.timings.seconds.get(phase, 0.0):.1f}" for phase in PHASES)
