@@ -44,7 +44,6 @@ PROBES = {
 }
 DATASETS = {
     "minirooms@1": "dune_bench.data.minirooms.dataset:MiniRooms",
-    "minirooms@0": "dune_bench.data.minirooms.dataset:MiniRooms",
 }
 
 

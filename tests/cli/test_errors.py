@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
     ("arguments", "reason"),
     [
         ("show Dune_vitB_papr", "unknown name 'Dune_vitB_papr' (did you mean dune_vitb_paper"),
-        ("show minirooms@7", "did you mean minirooms@0"),
-        ("prepare minroms", "unknown dataset 'minroms' (did you mean minirooms@0?)"),
+        ("show minirooms@7", "did you mean minirooms@1"),
+        ("prepare minroms", "unknown dataset 'minroms' (did you mean minirooms@1?)"),
         ("list --include gone", "--include gone: no such folder"),
         ("report --format htm", "unknown format 'htm'"),
         ("report --format ,", "--format is empty"),
@@ -143,4 +143,5 @@ def test_exit_codes_of_a_mixed_run_follow_their_order() -> None:
 def test_every_verb_is_there_and_none_is_a_stub() -> None:
     names = {command.name for command in cli.app.registered_commands}
     groups = {group.name for group in cli.app.registered_groups}
-    assert names | groups == {"run", "list", "show", "prepare", "report", "doctor", "cache"}
+    verbs = {"run", "list", "show", "prepare", "report", "panel", "score-reloc", "doctor", "cache"}
+    assert names | groups == verbs

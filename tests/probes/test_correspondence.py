@@ -25,7 +25,7 @@ from dune_bench.registry.cards import TaskCard, load_card
 from tests.probes.fake_features import FakeFeatures
 from tests.probes.pair_scene import SIZE, Ball, lazy_pairs, room_pair, surface_code
 
-CARD = Path(__file__).parents[2] / "tasks" / "correspondence_minirooms_pilot.yaml"
+CARD = Path(__file__).parents[2] / "tasks" / "correspondence_minirooms.yaml"
 CTX = ProbeContext()
 GRID = TokenGrid((24, 24), (336, 336))
 BALL = Ball()

@@ -27,8 +27,8 @@ from tests.probes.fake_features import FakeFeatures, depth_sample
 from tests.probes.fake_room import SIZE, depth_at, intrinsics, lazy_pairs, pair, relative, turn
 
 TASKS = Path(__file__).parents[2] / "tasks"
-CARD = load_card(TASKS / "recon3d_minirooms_pilot.yaml", TaskCard)
-DEPTH_CARD = load_card(TASKS / "depth_minirooms_pilot.yaml", TaskCard)
+CARD = load_card(TASKS / "recon3d_minirooms.yaml", TaskCard)
+DEPTH_CARD = load_card(TASKS / "depth_minirooms.yaml", TaskCard)
 CTX = ProbeContext()
 GRID = TokenGrid((24, 32), (168, 224))
 """Tokens at a network size that is not the image's: 168 × 224 for 96 × 128."""

@@ -27,7 +27,7 @@ from dune_bench.registry.cards import TaskCard, load_card
 from tests.probes import reloc_scenes as toy
 from tests.probes.fake_features import FakeFeatures
 
-CARD = Path(__file__).parents[2] / "tasks" / "reloc_minirooms_pilot.yaml"
+CARD = Path(__file__).parents[2] / "tasks" / "reloc_minirooms.yaml"
 CTX = ProbeContext()
 
 

@@ -30,7 +30,7 @@ def test_spaced_never_repeats_or_leaves_the_range() -> None:
 
 
 def test_portrait_does_not_draw_key_points_beside_their_place() -> None:
-    samples = MiniRooms("minirooms@0").samples(HumanSample, "test")
+    samples = MiniRooms("minirooms@1").samples(HumanSample, "test")
     sample = next(
         s for s in (cast(HumanSample, each) for each in samples) if any(p.visible[0] for p in s.people)
     )

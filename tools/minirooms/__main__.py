@@ -16,7 +16,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.minirooms", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     render = verbs.add_parser("render", help="render rooms into OUT/rooms; resumes")
-    render.add_argument("--name", default="minirooms@0")
+    render.add_argument("--name", default="minirooms@1")
     render.add_argument("--seed", type=int, default=0)
     render.add_argument("--train", type=int, default=14, help="training rooms")
     render.add_argument("--test", type=int, default=10, help="test rooms")
