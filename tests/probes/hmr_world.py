@@ -74,7 +74,9 @@ def person(name: str, T: NDArray[np.float64], rng: np.random.Generator, **change
     return replace(Person(name, body, T, pixels, points, seen, 1.0, 1.7), **changes)
 
 
-def sample(name: str, people: Sequence[Person], group: str = "room", size: tuple[int, int] = SIZE) -> HumanSample:
+def sample(
+    name: str, people: Sequence[Person], group: str = "room", size: tuple[int, int] = SIZE
+) -> HumanSample:
     return HumanSample(name, group, image(name, size), K, tuple(people), COCO_KEYPOINTS)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,7 +25,9 @@ from dune_bench.probes.hmr_people import people_of
 from tests.probes.hmr_world import GRID, SIZE, person, sample, upright
 
 
-def heads(*at: tuple[float, float], counts: list[bool] | None = None, owns: list[bool] | None = None) -> Heads:
+def heads(
+    *at: tuple[float, float], counts: list[bool] | None = None, owns: list[bool] | None = None
+) -> Heads:
     every = [True] * len(at)
     return Heads(np.array(at, float).reshape(-1, 2), np.array(counts or every), np.array(owns or every))
 
@@ -48,11 +52,9 @@ def test_padding_is_not_forgotten(
 
 
 def test_two_heads_in_one_token_are_the_nearer_ones() -> None:
-    rng = np.random.default_rng(0)
-    near, far = (person(n, upright(0.0, z, 0.0), rng) for n, z in (("near", 2.5), ("far", 2.6)))
-    for p in (near, far):
-        p.keypoints_3d[:, :] += np.array([0, 0, 1.0]) * p.keypoints_3d[3, 2] * 0  # same place in the image
-    far.keypoints_3d[3:5] = near.keypoints_3d[3:5] * 1.04
+    near = person("near", upright(0.0, 3.0, 0.0), np.random.default_rng(0))
+    # Farther along the same rays: the same pixels.
+    far = replace(near, id="far", keypoints_3d=near.keypoints_3d * 1.04)
     found = heads_of(people_of(sample("i", [far, near]), 0.3), SIZE, GRID)
     assert found.tokens[0].tolist() == found.tokens[1].tolist()
     assert found.owns.tolist() == [True, False]
