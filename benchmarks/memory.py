@@ -58,7 +58,7 @@ def write_cards(folder: Path, resolution: int) -> None:
 
     (folder / "tasks").mkdir(parents=True)
     for name in ("semseg", "depth"):
-        card = load_registry().task(f"{name}/minirooms-pilot/convex@1")
+        card = load_registry().task(f"{name}/minirooms/convex@1")
         raw = card.model_dump(mode="json", exclude_unset=True)
         raw["protocol"] |= {"lambda_per_n": [1e-2, 1e-1]}
         raw |= {"id": f"{name}/memory/convex@1", "input": {"resolution": resolution}, "suites": []}

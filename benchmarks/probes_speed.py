@@ -91,7 +91,7 @@ def samples_of(labels: np.ndarray) -> tuple[Lazy[SegSample], Lazy[DepthSample]]:
 
 
 def fit(name: str, features: MappedFeatures, samples: Lazy, ctx: ProbeContext) -> tuple[Head, float]:
-    constants = load_card(TASKS / f"{name}_minirooms_pilot.yaml", TaskCard).protocol
+    constants = load_card(TASKS / f"{name}_minirooms.yaml", TaskCard).protocol
     probe = (
         SemsegProbe(SemsegConvex.model_validate(constants))
         if name == "semseg"

@@ -29,7 +29,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 }
 """Distributions of each optional extra, as in pyproject.toml."""
 
-REQUIRED = ("numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "scipy", "timm", "torchvision")
+REQUIRED = (
+    *("matplotlib", "numpy", "pandas", "pillow", "poselib", "pydantic", "pyyaml", "safetensors", "scipy"),
+    *("timm", "torchvision", "trimesh"),
+)
 """Distributions that every install has; torch is looked at by itself."""
 
 LOW_DISK = 2 * 10**9

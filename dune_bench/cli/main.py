@@ -21,9 +21,11 @@ from dune_bench.cli.compare import compare
 from dune_bench.cli.doctor import doctor
 from dune_bench.cli.gate import gate
 from dune_bench.cli.list import list_names
+from dune_bench.cli.panel import panel
 from dune_bench.cli.prepare import prepare
 from dune_bench.cli.report import report
 from dune_bench.cli.run import run
+from dune_bench.cli.score_reloc import score_reloc
 from dune_bench.cli.show import show
 from dune_bench.errors import BenchError, ExitCode
 
@@ -112,9 +114,11 @@ _VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "list": (list_names, "List encoders, tasks, suites, ..."),
     "show": (show, "Show a card, or the result schema."),
     "prepare": (prepare, "Make a dataset ready, or check it."),
+    "panel": (panel, "Draw what an encoder predicts."),
     "report": (report, "Write the leaderboard from results."),
     "compare": (compare, "Compare two encoders, sample by sample."),
     "gate": (gate, "Did a checkpoint get worse? By exit code."),
+    "score-reloc": (score_reloc, "Score a Map-free submission."),
     "doctor": (doctor, "Say what works here, what is missing."),
 }
 for _name, (_verb, _help) in _VERBS.items():

@@ -18,7 +18,7 @@ def prepare(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="A dataset, with or without its version: minirooms, minirooms@0.",
+            help="A dataset, with or without its version: minirooms, minirooms@1.",
             autocompletion=complete(Kind.datasets),
         ),
     ],
@@ -51,7 +51,7 @@ def prepare(
 
 
 def resolve_version(registry: Registry, name: str) -> str:
-    """`minirooms` -> its newest version, `minirooms@0` as it is.  Raises UsageError."""
+    """`minirooms` -> its newest version, `minirooms@1` as it is.  Raises UsageError."""
     from dune_bench.registry.suggest import did_you_mean
 
     versions = [known for known in registry.datasets if name in (known, known.partition("@")[0])]

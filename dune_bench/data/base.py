@@ -64,7 +64,7 @@ class LazyItem(Generic[S]):
 
 
 class Dataset(ABC):
-    """Named data.  `name` carries the version: `minirooms@0`."""
+    """Named data.  `name` carries the version: `minirooms@1`."""
 
     name: str
     licence: str

@@ -49,7 +49,8 @@ class LogisticFit:
 
     weight: float64 (K, C) in the units of x.  bias: (K,).  mean: (C,).  tried: the λ fitted, large to
     small.  held_out: mean cross-entropy of the held-out rows for each.  chosen: index into tried.
-    iterations, gap: of the refit.  passes: over the data, in all.
+    iterations, gap: of the refit.  passes: over the data, in all.  fold_weights (F, K, C), fold_biases
+    (F, K): the fits without fold f at the chosen λ, for what must be judged on rows not fitted on.
     """
 
     weight: Tensor
@@ -61,6 +62,8 @@ class LogisticFit:
     iterations: int
     gap: float
     passes: int
+    fold_weights: Tensor
+    fold_biases: Tensor
 
 
 def fit_logistic(
@@ -99,10 +102,11 @@ def _fit(
     start = torch.zeros(targets.classes, rows.dim + 1, dtype=torch.float64)
     start[:, -1] = shares.log() - shares.log().mean()
     path = _Path(objective, basis, settings, report)
-    tried, held_out, average = path.select([start] * folds)
+    tried, held_out, solutions = path.select([start] * folds)
     chosen = min(range(len(tried)), key=lambda i: (held_out[i], i))
     report(0.9, f"refit, λ {tried[chosen]:g}")
-    (best,), _ = path.minimise([average[chosen]], [None], tried[chosen], settings.tolerance)
+    of_folds = solutions[chosen]
+    (best,), _ = path.minimise([of_folds.mean(0)], [None], tried[chosen], settings.tolerance)
     theta = best.solution
     return LogisticFit(
         weight=theta[:, :-1] * scaler.scale,
@@ -114,6 +118,8 @@ def _fit(
         iterations=best.evaluations,
         gap=best.gap,
         passes=objective.passes + 1,
+        fold_weights=of_folds[:, :, :-1] * scaler.scale,
+        fold_biases=of_folds[:, :, -1],
     )
 
 
@@ -133,11 +139,11 @@ class _Path:
         self.report = report
 
     def select(self, points: list[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...], list[Tensor]]:
-        """Fits the folds along the path.  Returns the λ tried, their held-out losses and, as a start
-        for the refit, the mean of the folds' solutions at each."""
+        """Fits the folds along the path.  Returns the λ tried, their held-out losses and the folds'
+        solutions (F, K, C + 1) at each, whose mean is a good start for the refit."""
         tried: list[float] = []
         held_out: list[float] = []
-        average: list[Tensor] = []
+        solutions: list[Tensor] = []
         worse = 0
         path = sorted(self.settings.lambdas, reverse=True)
         left_out = list(range(len(points)))
@@ -149,10 +155,10 @@ class _Path:
             worse = worse + 1 if held_out and loss > held_out[-1] else 0
             tried.append(value)
             held_out.append(loss)
-            average.append(torch.stack(points).mean(0))
+            solutions.append(torch.stack(points))
             if worse == self.settings.patience:
                 break
-        return tuple(tried), tuple(held_out), average
+        return tuple(tried), tuple(held_out), solutions
 
     def minimise(
         self, starts: Sequence[Tensor], left_out: Sequence[int | None], value: float, tolerance: float

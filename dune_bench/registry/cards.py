@@ -88,7 +88,7 @@ class EncoderCard(Card):
 
 
 class DatasetUse(Card):
-    """Which data a task uses.  name: `minirooms@0`."""
+    """Which data a task uses.  name: `minirooms@1`."""
 
     name: str
     fit: str | None = None

@@ -30,12 +30,17 @@ ADAPTERS = {
     "file": "dune_bench.encoders.file:FileEncoder",
     "random": "dune_bench.encoders.random:RandomEncoder",
     "pixels": "dune_bench.encoders.pixels:PixelsEncoder",
+    "position": "dune_bench.encoders.position:PositionEncoder",
     "efficientnet_lite": "dune_bench.encoders.efficientnet_lite:EfficientNetLiteEncoder",
     "onnx_vit": "dune_bench.encoders.onnx_vit:OnnxVitEncoder",
 }
 PROBES = {
     "semseg": "dune_bench.probes.semseg:SemsegProbe",
     "depth": "dune_bench.probes.depth:DepthProbe",
+    "hmr": "dune_bench.probes.hmr:HmrProbe",
+    "correspondence": "dune_bench.probes.correspondence:CorrespondenceProbe",
+    "recon3d": "dune_bench.probes.recon3d:Recon3dProbe",
+    "reloc": "dune_bench.probes.reloc:RelocProbe",
 }
 REDUCTIONS = {
     "semseg": "dune_bench.metrics.reductions:semseg",
@@ -47,7 +52,7 @@ REDUCTIONS = {
 }
 """Probe -> its reduction as a function that imports no torch: see `dune_bench.metrics.reductions`."""
 DATASETS = {
-    "minirooms@0": "dune_bench.data.minirooms.dataset:MiniRooms",
+    "minirooms@1": "dune_bench.data.minirooms.dataset:MiniRooms",
 }
 
 

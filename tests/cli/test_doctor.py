@@ -48,7 +48,7 @@ def line(text: str, name: str) -> str:
 def test_a_sound_machine_is_exit_0_and_every_part_is_named(examine: Command) -> None:
     answer = examine()
     assert answer.code == 0, answer.out
-    for name in ("python", "torch", "cuda", "processors", "cache", "demo", "minirooms@0", "ready"):
+    for name in ("python", "torch", "cuda", "processors", "cache", "demo", "minirooms@1", "ready"):
         assert line(answer.out, name)
     assert answer.out.splitlines()[-1].startswith("verdict: ready to run")
 
@@ -135,13 +135,13 @@ def test_damaged_shipped_data_is_exit_1(command: Command, tmp_path: Path) -> Non
         file.write(b"x")
     answer = command("doctor", "--data", str(tmp_path))
     assert answer.code == 1
-    assert "train.zip" in line(answer.out, "minirooms@0")
+    assert "train.zip" in line(answer.out, "minirooms@1")
 
 
 def test_shipped_data_that_is_gone_is_exit_1(command: Command, tmp_path: Path) -> None:
     answer = command("doctor", "--data", str(tmp_path))
     assert answer.code == 1
-    assert "broken" in line(answer.out, "minirooms@0")
+    assert "broken" in line(answer.out, "minirooms@1")
 
 
 def test_a_damaged_card_is_named(examine: Command) -> None:

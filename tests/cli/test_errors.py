@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
     ("arguments", "reason"),
     [
         ("show Dune_vitB_papr", "unknown name 'Dune_vitB_papr' (did you mean dune_vitb_paper"),
-        ("show minirooms@7", "did you mean minirooms@0"),
-        ("prepare minroms", "unknown dataset 'minroms' (did you mean minirooms@0?)"),
+        ("show minirooms@7", "did you mean minirooms@1"),
+        ("prepare minroms", "unknown dataset 'minroms' (did you mean minirooms@1?)"),
         ("list --include gone", "--include gone: no such folder"),
         ("report --format htm", "unknown format 'htm'"),
         ("report --format ,", "--format is empty"),
@@ -144,5 +144,6 @@ def test_every_verb_is_there_and_none_is_a_stub() -> None:
     names = {command.name for command in cli.app.registered_commands}
     groups = {group.name for group in cli.app.registered_groups}
     assert names | groups == {
-        *("run", "list", "show", "prepare", "report", "compare", "gate", "doctor", "cache"),
+        *("run", "list", "show", "prepare", "report", "panel", "compare", "gate", "score-reloc"),
+        *("doctor", "cache"),
     }

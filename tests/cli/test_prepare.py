@@ -24,7 +24,7 @@ def rooms(tmp_path: Path) -> Path:
 def test_sound_data_passes_and_states_its_licence(command: Command, rooms: Path) -> None:
     answer = command("prepare", "minirooms", "--check", "--root", str(rooms))
     assert answer.code == 0
-    assert answer.out.startswith("minirooms@0: ok (train, test; licence: ")
+    assert answer.out.startswith("minirooms@1: ok (train, test; licence: ")
 
 
 def test_a_flipped_byte_is_found_and_the_file_named(command: Command, rooms: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_flipped_byte_is_found_and_the_file_named(command: Command, rooms: Pat
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    answer = command("prepare", "minirooms@0", "--check", "--root", str(rooms))
+    answer = command("prepare", "minirooms@1", "--check", "--root", str(rooms))
     assert answer.code == 1
     assert "test.zip" in answer.err
     assert "ok" not in answer.out
@@ -47,7 +47,7 @@ def test_missing_data_is_exit_3(command: Command, tmp_path: Path) -> None:
 def test_without_check_it_says_what_it_did(command: Command, rooms: Path) -> None:
     answer = command("prepare", "minirooms", "--root", str(rooms))
     assert answer.code == 0
-    assert answer.out.startswith("minirooms@0: ")
+    assert answer.out.startswith("minirooms@1: ")
 
 
 def test_a_name_without_version_means_the_newest_by_number() -> None:

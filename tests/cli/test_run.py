@@ -61,10 +61,11 @@ def test_a_run_leaves_a_table_results_and_the_way_to_them(run: Command, command:
     assert "rmse_m (m) ↓" in answer.out
     assert "resolution=56" in answer.out
     assert f"results: {Path('runs/results/pixels')}" in answer.out
-    assert results() == {("pixels", "semseg"): "ok", ("pixels", "depth"): "ok"}
+    probes = ("correspondence", "depth", "hmr", "recon3d", "reloc", "semseg")
+    assert results() == {("pixels", probe): "ok" for probe in probes}
     again = run("--encoder", "pixels", "--tasks", "all")
     assert again.code == 0
-    assert again.err.count("(there already)") == 2
+    assert again.err.count("(there already)") == len(probes)
     assert again.out == answer.out
     assert command("report").out.split() == ["runs/leaderboard.md", "runs/leaderboard.csv"]
     assert "pixels" in Path("runs/leaderboard.md").read_text(encoding="utf-8")

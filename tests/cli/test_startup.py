@@ -50,7 +50,7 @@ def test_no_heavy_import(arguments: tuple[str, ...]) -> None:
 
 
 def test_show_of_a_dataset_needs_no_torch() -> None:
-    output, code, heavy = start("show", "minirooms@0")
+    output, code, heavy = start("show", "minirooms@1")
     assert "licence:" in output
     assert code == 0
     assert "torch" not in heavy
@@ -80,7 +80,7 @@ def test_schema_needs_no_torch() -> None:
         ("dune-bench run --encoder pix", "pixels"),
         ("dune-bench run --encoder random_vits14,pix", "random_vits14,pixels"),
         ("dune-bench run --suite min", "mini"),
-        ("dune-bench prepare mini", "minirooms@0"),
+        ("dune-bench prepare mini", "minirooms@1"),
         ("dune-bench show sche", "schema"),
         ("dune-bench rep", "report"),
     ],

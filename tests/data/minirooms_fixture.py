@@ -59,7 +59,7 @@ def write_tiny_minirooms(
     views: int = 3,
     size: int = 112,
     seed: int = 0,
-    name: str = "minirooms@0",
+    name: str = "minirooms@1",
 ) -> None:
     """Writes `train.zip`, `test.zip` and the card `NAME.yaml` to `root`; use with MiniRooms(NAME, root)."""
     root.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ from dune_bench.data.samples import (
 from dune_bench.errors import TaskError, UnavailableError, UsageError
 from tests.data.minirooms_fixture import grid, write_shard, write_tiny_minirooms
 
-NAME = "minirooms@0"
+NAME = "minirooms@1"
 KINDS = (SegSample, DepthSample, PairSample, HumanSample, RelocScene)
 
 
@@ -280,7 +280,7 @@ def test_truncated_shard_is_one_clear_line(tiny_root: Path, tmp_path: Path) -> N
     whole = (root / "test.zip").read_bytes()
     (root / "test.zip").write_bytes(whole[:5000])
     rooms = MiniRooms(NAME, root)
-    with pytest.raises(TaskError, match=r"5000 bytes, but minirooms@0\.yaml says"):
+    with pytest.raises(TaskError, match=r"5000 bytes, but minirooms@1\.yaml says"):
         rooms.samples(SegSample, "test")
     problems = rooms.verify()
     assert len(problems) == 2

@@ -14,7 +14,7 @@ from dune_bench.data.samples import DepthSample, HumanSample, SegSample
 from dune_bench.errors import BenchError
 from tests.data.minirooms_fixture import write_tiny_minirooms
 
-NAME = "minirooms@0"
+NAME = "minirooms@1"
 Content = tuple[bytes, bytes, bytes, str]
 
 

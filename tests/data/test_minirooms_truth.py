@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 @cache
 def rooms() -> MiniRooms:
-    return MiniRooms("minirooms@0")
+    return MiniRooms("minirooms@1")
 
 
 def each_room() -> Iterator[tuple[str, Room, list[View]]]:
@@ -89,9 +89,8 @@ def test_shards_are_those_of_the_card() -> None:
 
 def test_set_is_as_large_as_promised() -> None:
     counts = {split: len(rooms().index(split).rooms) for split in rooms().splits}
-    assert counts["train"] >= 14
-    assert counts["test"] >= 6
-    assert sum(rooms().card.splits[split].size for split in counts) <= 15_000_000
+    assert counts == {"train": 70, "test": 30}
+    assert sum(rooms().card.splits[split].size for split in counts) <= 45_000_000
     ids = [room.id for split in counts for room in rooms().index(split).rooms]
     assert len(set(ids)) == len(ids), "a room is in both splits"
     for split in counts:

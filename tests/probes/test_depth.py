@@ -15,7 +15,7 @@ from dune_bench.probes.grids import TokenGrid
 from dune_bench.registry.cards import TaskCard, load_card
 from tests.probes.fake_features import FakeFeatures, depth_sample, lazy
 
-CARD = Path(__file__).parents[2] / "tasks" / "depth_minirooms_pilot.yaml"
+CARD = Path(__file__).parents[2] / "tasks" / "depth_minirooms.yaml"
 CTX = ProbeContext()
 
 

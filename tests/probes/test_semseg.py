@@ -17,7 +17,7 @@ from dune_bench.probes.semseg import SegPrediction, SemsegConvex, SemsegProbe
 from dune_bench.registry.cards import TaskCard, load_card
 from tests.probes.fake_features import FakeFeatures, lazy, seg_sample
 
-CARD = Path(__file__).parents[2] / "tasks" / "semseg_minirooms_pilot.yaml"
+CARD = Path(__file__).parents[2] / "tasks" / "semseg_minirooms.yaml"
 CLASSES = ("wall", "floor", "chair")
 CTX = ProbeContext(classes=CLASSES)
 

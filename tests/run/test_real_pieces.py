@@ -44,9 +44,9 @@ def small_tasks(tmp_path: Path) -> Path:
     folder = tmp_path / "include"
     (folder / "tasks").mkdir(parents=True)
     for card in load_registry().tasks.values():
-        if card.id in ("semseg/minirooms-pilot/convex@1", "depth/minirooms-pilot/convex@1"):
+        if card.id in ("semseg/minirooms/convex@1", "depth/minirooms/convex@1"):
             raw: dict[str, Any] = card.model_dump(mode="json", exclude_unset=True)
-            raw["id"] = card.id.replace("minirooms-pilot", "tiny")
+            raw["id"] = card.id.replace("minirooms", "tiny")
             raw["input"] = {"resolution": 56}
             raw["suites"] = []
             (folder / "tasks" / f"{card.probe}.yaml").write_text(yaml.safe_dump(raw))

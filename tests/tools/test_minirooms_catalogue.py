@@ -115,7 +115,7 @@ def test_missing_package_does_not_leave_the_user_alone(tmp_path: Path) -> None:
 
 def test_used_models_are_not_left_without_credit() -> None:
     models = synthetic_models()
-    text = attribution("minirooms@0", models, {models[0].id, models[7].id})
+    text = attribution("minirooms@1", models, {models[0].id, models[7].id})
     assert "chair0" in text
     assert "A. Maker" in text
     assert "CC BY 3.0" in text

@@ -11,7 +11,7 @@ from dune_bench.errors import TaskError, UsageError
 from tools.minirooms.classes import CLASSES, INDEX
 from tools.minirooms.pack import furniture_models, load_rooms, pack, unseen_shares
 
-_RECIPE = {"name": "minirooms@0", "seed": 3, "size": 448}
+_RECIPE = {"name": "minirooms@1", "seed": 3, "size": 448}
 
 
 def _write_room(work: Path, room_id: str, chair: str) -> None:

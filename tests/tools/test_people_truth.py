@@ -16,7 +16,7 @@ def test_bodies_and_key_points_come_back_from_the_parameters() -> None:
     """Vertices from `body` give the stored key points to 0.1 mm, and fall on the person's own pixels."""
     from tools.minirooms.people import BodyFactory
 
-    factory, data = BodyFactory(), MiniRooms("minirooms@0")
+    factory, data = BodyFactory(), MiniRooms("minirooms@1")
     rooms = {room.id: room for room in data.index("test").rooms}
     inside, people = [], 0
     for sample in data.samples(HumanSample, "test"):

@@ -15,7 +15,7 @@ from tools.minirooms.position_prior import class_maps, mean_iou, position_guess
 def data(tmp_path_factory: pytest.TempPathFactory) -> MiniRooms:
     root = tmp_path_factory.mktemp("position")
     write_tiny_minirooms(root, 2, 2, 2, size=32)
-    return MiniRooms("minirooms@0", root)
+    return MiniRooms("minirooms@1", root)
 
 
 def test_mean_iou_is_that_of_a_count_by_hand(data: MiniRooms) -> None:

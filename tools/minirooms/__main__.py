@@ -16,10 +16,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.minirooms", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     render = verbs.add_parser("render", help="render rooms into OUT/rooms; resumes")
-    render.add_argument("--name", default="minirooms@0")
-    render.add_argument("--seed", type=int, default=0)
-    render.add_argument("--train", type=int, default=14, help="training rooms")
-    render.add_argument("--test", type=int, default=10, help="test rooms")
+    render.add_argument("--name", default="minirooms@1")
+    render.add_argument("--seed", type=int, default=1)
+    render.add_argument("--train", type=int, default=70, help="training rooms")
+    render.add_argument("--test", type=int, default=30, help="test rooms")
     render.add_argument("--rooms", type=int, help="this many training rooms and no test rooms")
     render.add_argument("--size", type=int, default=448, help="pixels a side, a multiple of 2")
     render.add_argument("--unlabelled", action="store_true", help="pictures only, for distillation")
@@ -32,8 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--shards", type=Path, required=True, help="where train.zip and test.zip go")
     pack.add_argument("--attribution", type=Path, required=True, help="the ATTRIBUTION.md to write")
     pack.add_argument("--card", type=Path, help="the dataset card to write, in a folder above the shards")
-    check = verbs.add_parser("check", help="measure the ground truth of packed shards; prints a table")
+    check = verbs.add_parser("check", help="measure packed shards; prints tables")
     check.add_argument("--shards", type=Path, required=True)
+    check.add_argument("--markdown", action="store_true", help="print the tables for a page")
     return parser
 
 
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             from tools.minirooms.check import check_shards
 
-            return check_shards(args.shards)
+            return check_shards(args.shards, args.markdown)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)

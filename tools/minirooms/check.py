@@ -1,40 +1,202 @@
-"""Measures packed shards and prints a table: is the truth right, is the data spread as intended?"""
+"""Measures packed shards and prints tables: is the truth right, is the data spread as intended?"""
 
 from __future__ import annotations
 
 import collections
 import json
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dune_bench.errors import UnavailableError
-from tools.minirooms import truth
+from tools.minirooms import counts, truth
 from tools.minirooms.cameras import BINS, MIN_CLASSES, MIN_COVISIBLE
-from tools.minirooms.classes import CLASSES, IGNORE
+from tools.minirooms.classes import IGNORE
+from tools.minirooms.generate import SPLITS
+from tools.minirooms.tables import Section, spread
 
 _LEAST_UNSEEN = 0.3
-_LIMITS = {"reprojection_px": 0.5, "wall_mm": 1.0, "wall_deg": 1.0}
+_LEAST_OF_VIEW = 0.002
+"""A class counts as shown by a view from this share of its pixels on."""
+_BURNT, _BURNT_SHARE = 0.97, 0.15
+"""Mean of a pixel's colours from which it is burnt out; share of such pixels that spoils a view."""
 
 
-class Table:
-    """Rows of (what, measured, wanted, holds)."""
+@dataclass(frozen=True)
+class Check:
+    """One line: what was measured, where, what is wanted, and whether it holds."""
 
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, str, str, bool]] = []
+    what: str
+    split: str
+    measured: str
+    wanted: str
+    holds: bool
 
-    def add(self, what: str, measured: str, wanted: str = "", holds: bool = True) -> None:
-        """One line; `wanted` is empty for mere statistics."""
-        self.rows.append((what, measured, wanted, holds))
 
-    def show(self) -> int:
-        """Prints all rows; returns 1 if any does not hold."""
-        for what, measured, wanted, holds in self.rows:
-            mark = "" if not wanted else ("ok" if holds else "FAILS")
-            print(f"{what:34} {measured:44} {wanted:18} {mark}")
-        return int(any(not holds for *_, holds in self.rows))
+class Gathered:
+    """Measures of one split, pooled over its views."""
+
+    def __init__(self, classes: int) -> None:
+        self.reprojection: list[NDArray[np.float64]] = []
+        self.wall_mm: list[NDArray[np.float64]] = []
+        self.wall_deg: list[NDArray[np.float64]] = []
+        self.keypoints = [0, 0]
+        self.offsets: collections.Counter[tuple[int, int]] = collections.Counter()
+        self.classes_in_view: list[float] = []
+        self.pixels = np.zeros(classes, np.int64)
+        self.views_with = np.zeros(classes, np.int64)
+        self.brightness: list[float] = []
+        self.burnt: list[float] = []
+        self.far_m: list[float] = []
+
+    def room(self, archive: zipfile.ZipFile, room: dict[str, Any]) -> None:
+        """Adds every view of a room; both directions between the reference and each query."""
+        labels = np.full(256, IGNORE, np.uint8)
+        for row in room["objects"]:
+            labels[row["index"]] = row["class"]
+        views = [truth.read_view(archive, room["id"], record) for record in room["views"]]
+        for view in views[1:]:
+            self.reprojection += [truth.reprojection_errors(views[0], view)]
+            self.reprojection += [truth.reprojection_errors(view, views[0])]
+        for view in views:
+            millimetres, degrees = truth.wall_flatness(view, room["objects"])
+            self.wall_mm.append(millimetres)
+            self.wall_deg.append(degrees)
+            hits, total = truth.keypoints_on_mask(view, room)
+            self.keypoints = [self.keypoints[0] + hits, self.keypoints[1] + total]
+            self.offsets[truth.edge_offset(view)] += 1
+            self._picture(view, labels)
+
+    def _picture(self, view: truth.ViewData, labels: NDArray[np.uint8]) -> None:
+        found = np.bincount(labels[view.objects].ravel(), minlength=256)[: len(self.pixels)]
+        self.pixels += found
+        shown = found > _LEAST_OF_VIEW * view.size**2
+        self.views_with += shown
+        self.classes_in_view.append(float(shown.sum()))
+        grey = view.image.mean(axis=2) / 255
+        self.brightness.append(float(grey.mean()))
+        self.burnt.append(float((grey > _BURNT).mean()))
+        self.far_m.append(float(view.depth.max()))
+
+
+def truth_checks(split: str, got: Gathered) -> list[Check]:
+    """Is the ground truth right?"""
+    errors = np.concatenate(got.reprojection)
+    share = float((errors < 0.5).mean())
+    walls_mm = float(np.quantile(np.concatenate(got.wall_mm), 0.99))
+    walls_deg = float(np.quantile(np.concatenate(got.wall_deg), 0.99))
+    hits, total = got.keypoints
+    near = sum(n for (dx, dy), n in got.offsets.items() if max(abs(dx), abs(dy)) <= 1)
+    views = sum(got.offsets.values())
+    text = f"{100 * share:.2f} % of {len(errors):,} points (p99 {np.quantile(errors, 0.99):.2f} px)"
+    return [
+        Check("covisible points re-projected within 0.5 px", split, text, "≥ 99 %", share >= 0.99),
+        Check("wall points off their plane, p99", split, f"{walls_mm:.2f} mm", "≤ 1 mm", walls_mm <= 1),
+        Check("wall normals off, p99", split, f"{walls_deg:.2f}°", "≤ 1°", walls_deg <= 1),
+        Check(
+            "visible key points on their person",
+            split,
+            f"{hits} of {total}",
+            "≥ 99 %",
+            total > 0 and hits >= 0.99 * total,
+        ),
+        Check(
+            "views whose label edges lie on image edges ± 1 px",
+            split,
+            f"{near} of {views} ({got.offsets[0, 0]} at 0)",
+            "≥ 98 %",
+            near >= 0.98 * views,
+        ),
+    ]
+
+
+def spread_checks(split: str, rooms: Sequence[dict[str, Any]], got: Gathered) -> list[Check]:
+    """Is the data spread as intended?"""
+    found = [view for room in rooms for view in room["views"][1:]]
+    bins = collections.Counter(view["bin"] for view in found)
+    even = max(bins[n] for n in BINS) - min(bins[n] for n in BINS) <= 2
+    checks = [Check("queries by bin", split, ", ".join(f"{n} {bins[n]}" for n in BINS), "balanced", even)]
+    people = [float(len(room["people"])) for room in rooms]
+    for what, values, low, high, digits in (
+        ("rotation to the reference, degrees", [v["rotation_deg"] for v in found], 5, 60, 1),
+        ("baseline to the reference, m", [v["baseline_m"] for v in found], 0.2, 2.5, 2),
+        ("covisible share", [v["covisible_with_reference"] for v in found], MIN_COVISIBLE, 1, 2),
+        ("classes in a view", got.classes_in_view, MIN_CLASSES, len(got.pixels), 0),
+        ("mean brightness of a view", got.brightness, 0.15, 0.8, 2),
+        ("people in a room", people, 2, 4, 0),
+    ):
+        holds = bool(min(values) >= low and max(values) <= high)
+        checks.append(Check(what, split, spread(values, digits), f"{low} … {high}", holds))
+    hot = sum(share > _BURNT_SHARE for share in got.burnt)
+    text = f"{hot} of {len(got.burnt)} (worst {100 * max(got.burnt):.0f} %)"
+    what = f"views of which more than {100 * _BURNT_SHARE:.0f} % is burnt out"
+    checks.append(Check(what, split, text, "≤ 1 %", hot <= 0.01 * len(got.burnt)))
+    checks.append(Check("farthest depth, m", split, f"{max(got.far_m):.2f}", "", True))
+    shown = int((got.pixels > 0).sum())
+    every = shown == len(got.pixels)
+    return [*checks, Check("classes that occur", split, str(shown), str(len(got.pixels)), every)]
+
+
+def unseen_checks(furniture: dict[str, tuple[int, int, int]]) -> list[Check]:
+    """Does each class have enough test furniture that training never shows?"""
+    wanted = f"≥ {100 * _LEAST_UNSEEN:.0f} %"
+    return [
+        Check(f"{name}: test models never in training", "test", f"{unseen} of {test}", wanted, holds)
+        for name, (_, test, unseen) in furniture.items()
+        if test
+        for holds in [unseen >= _LEAST_UNSEEN * test]
+    ]
+
+
+def _section(title: str, checks: Sequence[Check]) -> Section:
+    """Splits side by side, one row for each thing measured."""
+    rows = []
+    for what in dict.fromkeys(check.what for check in checks):
+        same = {check.split: check for check in checks if check.what == what}
+        cells = [same[split].measured if split in same else "–" for split in SPLITS]
+        held = all(check.holds for check in same.values())
+        wanted = next(iter(same.values())).wanted
+        rows.append((what, *cells, wanted, ("ok" if held else "FAILS") if wanted else ""))
+    return Section(title, ("check", *SPLITS, "wanted", ""), tuple(rows))
+
+
+def check_shards(folder: Path, markdown: bool = False) -> int:
+    """Prints all tables of both splits; returns 0 if everything holds, else 1.
+
+    Raises UnavailableError if a shard is not there.
+    """
+    splits: dict[str, list[dict[str, Any]]] = {}
+    got: dict[str, Gathered] = {}
+    index: dict[str, Any] = {}
+    for split in SPLITS:
+        with _open(folder, split) as archive:
+            index = json.loads(archive.read("index.json"))
+            splits[split], got[split] = index["rooms"], Gathered(len(index["classes"]))
+            for room in index["rooms"]:
+                got[split].room(archive, room)
+    exact = [check for split in SPLITS for check in truth_checks(split, got[split])]
+    even = [check for split in SPLITS for check in spread_checks(split, splits[split], got[split])]
+    even += unseen_checks(counts.furniture_by_class(splits, index["classes"]))
+    sizes = {split: (folder / f"{split}.zip").stat().st_size for split in SPLITS}
+    pixels = {split: got[split].pixels for split in SPLITS}
+    views_with = {split: got[split].views_with for split in SPLITS}
+    sections = [
+        counts.contents(splits, sizes),
+        counts.class_rows(splits, index["classes"], pixels, views_with),
+        counts.queries(splits),
+        counts.covisibility(splits),
+        counts.light(splits),
+        *counts.people(splits, index["keypoint_names"]),
+        _section("Is the truth right?", exact),
+        _section("Is it spread as intended?", even),
+    ]
+    print("\n\n".join(section.markdown() if markdown else section.text() for section in sections))
+    return int(any(not check.holds for check in (*exact, *even)))
 
 
 def _open(folder: Path, split: str) -> zipfile.ZipFile:
@@ -42,142 +204,3 @@ def _open(folder: Path, split: str) -> zipfile.ZipFile:
     if not path.is_file():
         raise UnavailableError(f"{path}: not found; run `python -m tools.minirooms pack` first")
     return zipfile.ZipFile(path)
-
-
-class _Gathered:
-    """Measures of one split, pooled over its views."""
-
-    def __init__(self) -> None:
-        self.reprojection: list[np.ndarray[Any, Any]] = []
-        self.wall_mm: list[np.ndarray[Any, Any]] = []
-        self.wall_deg: list[np.ndarray[Any, Any]] = []
-        self.keypoints = [0, 0]
-        self.offsets: collections.Counter[tuple[int, int]] = collections.Counter()
-        self.classes_in_view: list[int] = []
-        self.pixels = np.zeros(256, np.int64)
-        self.brightness: list[float] = []
-        self.burnt: list[float] = []
-        self.far_m: list[float] = []
-
-    def room(self, archive: zipfile.ZipFile, room: dict[str, Any]) -> None:
-        labels = np.full(256, IGNORE, np.uint8)
-        for row in room["objects"]:
-            labels[row["index"]] = row["class"]
-        views = [truth.read_view(archive, room["id"], record) for record in room["views"]]
-        for view in views:
-            if view is not views[0]:
-                self.reprojection += [truth.reprojection_errors(views[0], view)]
-                self.reprojection += [truth.reprojection_errors(view, views[0])]
-            millimetres, degrees = truth.wall_flatness(view, room["objects"])
-            self.wall_mm.append(millimetres)
-            self.wall_deg.append(degrees)
-            hits, total = truth.keypoints_on_mask(view, room)
-            self.keypoints = [self.keypoints[0] + hits, self.keypoints[1] + total]
-            self.offsets[truth.edge_offset(view)] += 1
-            counts = np.bincount(labels[view.objects].ravel(), minlength=256)
-            self.pixels += counts
-            self.classes_in_view.append(int((counts[:IGNORE] > 0.002 * view.size**2).sum()))
-            grey = view.image.mean(axis=2) / 255
-            self.brightness.append(float(grey.mean()))
-            self.burnt.append(float((grey > 0.97).mean()))
-            self.far_m.append(float(view.depth.max()))
-
-
-def _truth_rows(table: Table, split: str, got: _Gathered) -> None:
-    errors = np.concatenate(got.reprojection)
-    share = float((errors < _LIMITS["reprojection_px"]).mean())
-    text = f"{100 * share:.2f} % below 0.5 px, p99 {np.quantile(errors, 0.99):.3f}"
-    table.add(f"{split}: reprojection", text, ">= 99 %", share >= 0.99)
-    p99 = float(np.quantile(np.concatenate(got.wall_mm), 0.99))
-    table.add(f"{split}: walls off plane, p99", f"{p99:.2f} mm", "<= 1 mm", p99 <= _LIMITS["wall_mm"])
-    p99 = float(np.quantile(np.concatenate(got.wall_deg), 0.99))
-    table.add(f"{split}: wall normals, p99", f"{p99:.2f} deg", "<= 1 deg", p99 <= _LIMITS["wall_deg"])
-    hits, total = got.keypoints
-    table.add(f"{split}: visible key points on mask", f"{hits} of {total}", ">= 99 %", hits >= 0.99 * total)
-    near = sum(n for (dx, dy), n in got.offsets.items() if max(abs(dx), abs(dy)) <= 1)
-    views = sum(got.offsets.values())
-    text = f"{near} of {views} views within 1 px, {got.offsets[0, 0]} at 0"
-    table.add(f"{split}: label edges on image edges", text, ">= 98 %", near >= 0.98 * views)
-
-
-def _spread_rows(table: Table, split: str, rooms: list[dict[str, Any]], got: _Gathered) -> None:
-    queries = [view for room in rooms for view in room["views"][1:]]
-    bins = collections.Counter(view["bin"] for view in queries)
-    text = ", ".join(f"{name} {bins[name]}" for name in BINS)
-    table.add(f"{split}: bins", text, "balanced", max(bins.values()) - min(bins[n] for n in BINS) <= 2)
-    for key, low, high in (
-        ("rotation_deg", 5, 60),
-        ("baseline_m", 0.2, 2.5),
-        ("covisible_with_reference", MIN_COVISIBLE, 1),
-    ):
-        values = np.array([view[key] for view in queries])
-        text = f"{values.min():.2f} ... {np.median(values):.2f} ... {values.max():.2f}"
-        table.add(
-            f"{split}: {key}", text, f"{low} ... {high}", bool(values.min() >= low and values.max() <= high)
-        )
-    least = min(got.classes_in_view)
-    table.add(
-        f"{split}: classes in a view", f"{least} ... {max(got.classes_in_view)}", ">= 4", least >= MIN_CLASSES
-    )
-    low, high = min(got.brightness), max(got.brightness)
-    table.add(
-        f"{split}: mean brightness", f"{low:.2f} ... {high:.2f}", "0.15 ... 0.8", low > 0.15 and high < 0.8
-    )
-    table.add(
-        f"{split}: burnt-out pixels",
-        f"at most {100 * max(got.burnt):.1f} %",
-        "<= 15 %",
-        max(got.burnt) <= 0.15,
-    )
-    table.add(f"{split}: farthest depth", f"{max(got.far_m):.2f} m")
-    people = [len(room["people"]) for room in rooms]
-    table.add(
-        f"{split}: people in a room",
-        f"{min(people)} ... {max(people)}",
-        "2 ... 4",
-        min(people) >= 2 and max(people) <= 4,
-    )
-    seen = [p["visible_fraction"] for room in rooms for view in room["views"] for p in view["people"]]
-    text = f"{sum(f > 0.1 for f in seen)} of {len(seen)}, {sum(f > 0.6 for f in seen)} above 0.6"
-    table.add(f"{split}: people visible above 0.1", text)
-    shares = got.pixels[: len(CLASSES)] / got.pixels.sum()
-    for start in range(0, len(CLASSES), 5):
-        names = range(start, min(start + 5, len(CLASSES)))
-        table.add(f"{split}: pixels", "  ".join(f"{CLASSES[k]} {100 * shares[k]:.1f}%" for k in names))
-    table.add(
-        f"{split}: every class occurs",
-        f"{int((shares > 0).sum())}",
-        f"{len(CLASSES)}",
-        bool((shares > 0).all()),
-    )
-
-
-def check_shards(folder: Path) -> int:
-    """Prints the table of both splits; returns 0 if everything holds, else 1."""
-    table = Table()
-    models: dict[str, dict[str, set[str]]] = {}
-    size = 0
-    for split in ("train", "test"):
-        with _open(folder, split) as archive:
-            rooms = json.loads(archive.read("index.json"))["rooms"]
-            got = _Gathered()
-            for room in rooms:
-                got.room(archive, room)
-                for row in room["objects"]:
-                    if "#" in row["model"]:
-                        models.setdefault(CLASSES[row["class"]], {}).setdefault(split, set()).add(
-                            row["model"]
-                        )
-        size += (folder / f"{split}.zip").stat().st_size
-        table.add(f"{split}: rooms, views", f"{len(rooms)}, {sum(len(r['views']) for r in rooms)}")
-        _truth_rows(table, split, got)
-        _spread_rows(table, split, rooms, got)
-    for label, by_split in sorted(models.items()):
-        test = by_split.get("test", set())
-        unseen = len(test - by_split.get("train", set()))
-        wanted = f">= {100 * _LEAST_UNSEEN:.0f} %"
-        table.add(
-            f"unseen models: {label}", f"{unseen} of {len(test)}", wanted, unseen >= _LEAST_UNSEEN * len(test)
-        )
-    table.add("size", f"{size / 1e6:.2f} MB")
-    return table.show()

@@ -1,132 +1,158 @@
-"""A small picture of MiniRooms for the documentation.
+"""Pictures of MiniRooms for the documentation.
 
-`python -m tools.minirooms.contact_sheet OUT.png [--root DIR] [--split test] [--rooms 4]`
+`python -m tools.minirooms.contact_sheet rooms|people|truth OUT.jpg [--name NAME] [--root DIR]`
 
-A row per room: the reference, its labels, its depth, its people with visible key points, two queries.
+rooms: the reference views of rooms.  people: everyone where seen best, without and with the visible key
+points.  truth: a row per room: the reference, its labels, its depth, its people, two queries.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from dune_bench.cli.prepare import resolve_version
+from dune_bench.data.base import Lazy
 from dune_bench.data.minirooms.dataset import MiniRooms
-from dune_bench.data.samples import DepthSample, HumanSample, RelocScene, SegSample
+from dune_bench.data.samples import (
+    DepthSample,
+    HumanSample,
+    ImageRef,
+    Person,
+    RelocScene,
+    Sample,
+    SegSample,
+)
+from dune_bench.registry.lookup import load_registry
 from tools.minirooms.classes import PALETTE
+from tools.minirooms.pictures import Picture, depth_picture, label_picture, people_picture, portrait
 
-Picture = NDArray[np.uint8]
-LIMBS = (
-    (5, 7),
-    (7, 9),
-    (6, 8),
-    (8, 10),
-    (5, 6),
-    (5, 11),
-    (6, 12),
-    (11, 12),
-    (11, 13),
-    (13, 15),
-    (12, 14),
-    (14, 16),
-)
-_TURBO = np.array(
-    [[48, 18, 59], [70, 130, 248], [27, 229, 181], [163, 253, 60], [251, 185, 56], [222, 61, 8], [122, 4, 3]]
-)
+S = TypeVar("S", bound=Sample)
+_GAP = 4
+_LEGEND = 26
 
 
-def label_picture(sample: SegSample) -> Picture:
-    """Labels over the darkened image."""
-    colours = np.zeros((256, 3))
-    colours[: len(PALETTE)] = PALETTE
-    grey = sample.image.read().mean(axis=2, keepdims=True)
-    return np.uint8(np.clip(0.75 * colours[sample.labels] + 0.25 * grey, 0, 255))
+def spaced(count: int, wanted: int) -> list[int]:
+    """At most `wanted` indices, evenly spaced over `count`."""
+    wanted = min(count, wanted)
+    return [(i * count) // wanted for i in range(wanted)]
 
 
-def depth_picture(sample: DepthSample) -> Picture:
-    """Near is red, far is blue, by inverse depth."""
-    inverse = 1.0 / np.asarray(sample.depth, dtype=np.float64)
-    low, high = np.quantile(inverse, [0.01, 0.99])
-    t = np.clip((inverse - low) / (high - low), 0, 1) * (len(_TURBO) - 1)
-    k = np.minimum(t.astype(int), len(_TURBO) - 2)
-    return np.uint8(_TURBO[k] + (t - k)[..., None] * (_TURBO[k + 1] - _TURBO[k]))
-
-
-def people_picture(sample: HumanSample) -> Picture:
-    """Key points (filled if visible) and limbs between visible ones."""
-    image = Image.fromarray(sample.image.read())
-    draw = ImageDraw.Draw(image)
-    for person in sample.people:
-        at = person.keypoints_2d
-        for a, b in LIMBS:
-            if person.visible[a] and person.visible[b]:
-                draw.line([tuple(at[a]), tuple(at[b])], fill=(255, 240, 60), width=4)
-        for point, visible in zip(at, person.visible, strict=True):
-            if visible:
-                box = [point[0] - 5, point[1] - 5, point[0] + 5, point[1] + 5]
-                draw.ellipse(box, fill=(255, 60, 40))
-    return np.asarray(image)
-
-
-def sheet(data: MiniRooms, split: str, count: int, cell: int) -> Image.Image:
-    """The picture, with cells of `cell` pixels a side."""
-    scenes = data.samples(RelocScene, split)
-    views = {
-        kind: {s: i for i, s in enumerate(data.samples(kind, split).ids)}
-        for kind in (SegSample, DepthSample, HumanSample)
-    }
-    count = min(count, len(scenes))
-    chosen = [(i * len(scenes)) // count for i in range(count)]
-    out = Image.new("RGB", (6 * cell, len(chosen) * cell))
-    for row, number in enumerate(chosen):
-        scene = scenes[number]
-        assert isinstance(scene, RelocScene)
-        everyone = [scene.reference, *scene.queries]
-        crowded = max(everyone, key=lambda v: _shown(data, split, views[HumanSample][v.id]))
-        seg = data.samples(SegSample, split)[views[SegSample][scene.reference.id]]
-        depth = data.samples(DepthSample, split)[views[DepthSample][scene.reference.id]]
-        people = data.samples(HumanSample, split)[views[HumanSample][crowded.id]]
-        assert isinstance(seg, SegSample)
-        assert isinstance(depth, DepthSample)
-        assert isinstance(people, HumanSample)
-        cells = [seg.image.read(), label_picture(seg), depth_picture(depth), people_picture(people)]
-        cells += [scene.queries[0].image.read(), scene.queries[-1].image.read()]
-        for column, picture in enumerate(cells):
-            small = Image.fromarray(picture).resize((cell, cell), Image.Resampling.LANCZOS)
-            out.paste(small, (column * cell, row * cell))
+def grid(cells: list[list[Image.Image]]) -> Image.Image:
+    """Rows of equal cells with white gaps."""
+    width, height = cells[0][0].size
+    columns = max(len(row) for row in cells)
+    size = (columns * (width + _GAP) - _GAP, len(cells) * (height + _GAP) - _GAP)
+    out = Image.new("RGB", size, (255, 255, 255))
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            out.paste(cell, (j * (width + _GAP), i * (height + _GAP)))
     return out
 
 
-def _shown(data: MiniRooms, split: str, number: int) -> int:
-    sample = data.samples(HumanSample, split)[number]
-    assert isinstance(sample, HumanSample)
-    return sum(int(person.visible.sum()) for person in sample.people)
+def rooms_sheet(data: MiniRooms, split: str, count: int) -> Image.Image:
+    """Reference views, six in a row."""
+    scenes = _samples(data, RelocScene, split)
+    small = [_cell(scenes[i].reference.image.read(), 220) for i in spaced(len(scenes), count)]
+    return grid([small[i : i + 6] for i in range(0, len(small), 6)])
 
 
-def main() -> None:
-    """Writes the sheet, as large as 400 kB allow."""
+def people_sheet(data: MiniRooms, split: str, count: int) -> Image.Image:
+    """Everyone where most of the body shows; below each row the same with key points."""
+    best: dict[str, tuple[HumanSample, Person]] = {}
+    for sample in _samples(data, HumanSample, split):
+        for person in sample.people:
+            known = best.get(person.id)
+            if person.visible.sum() >= 8 and (known is None or _shown(person) > _shown(known[1])):
+                best[person.id] = (sample, person)
+    everyone = list(best.values())
+    chosen = [everyone[i] for i in spaced(len(everyone), count)]
+    rows = []
+    for i in range(0, len(chosen), 8):
+        for draw in (False, True):
+            rows.append([portrait(sample, person, 168, draw) for sample, person in chosen[i : i + 8]])
+    return grid(rows)
+
+
+def _shown(person: Person) -> float:
+    return person.visible_fraction + 0.02 * int(person.visible.sum())
+
+
+def truth_sheet(data: MiniRooms, split: str, count: int) -> Image.Image:
+    """A row per room, and the colours of the classes."""
+    scenes = _samples(data, RelocScene, split)
+    labels, depths = _by_id(data, SegSample, split), _by_id(data, DepthSample, split)
+    humans = _by_id(data, HumanSample, split)
+    rows = []
+    for number in spaced(len(scenes), count):
+        scene = scenes[number]
+        here = scene.reference.id
+        views = [humans(view.id) for view in (scene.reference, *scene.queries)]
+        crowded = max(views, key=lambda sample: sum(int(p.visible.sum()) for p in sample.people))
+        pictures = [_read(scene.reference.image), label_picture(labels(here)), depth_picture(depths(here))]
+        pictures += [people_picture(crowded), *(_read(scene.queries[k].image) for k in (0, -1))]
+        rows.append([_cell(picture, 220) for picture in pictures])
+    return _with_legend(grid(rows), data.classes)
+
+
+def _with_legend(sheet: Image.Image, classes: tuple[str, ...]) -> Image.Image:
+    out = Image.new("RGB", (sheet.width, sheet.height + _LEGEND), (255, 255, 255))
+    out.paste(sheet, (0, 0))
+    draw = ImageDraw.Draw(out)
+    step = sheet.width / len(classes)
+    for k, (name, colour) in enumerate(zip(classes, PALETTE, strict=True)):
+        x, y = round(k * step), sheet.height + 8
+        draw.rectangle([x, y, x + 12, y + 12], fill=colour, outline=(0, 0, 0))
+        draw.text((x + 17, y + 1), name, fill=(0, 0, 0))
+    return out
+
+
+def opened(name: str, root: Path | None) -> MiniRooms:
+    """A version of MiniRooms; of a name without version the newest that is registered."""
+    return MiniRooms(resolve_version(load_registry(), name), root)
+
+
+def _read(image: ImageRef) -> Picture:
+    return image.read()
+
+
+def _cell(picture: Picture, side: int) -> Image.Image:
+    return Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS)
+
+
+def _samples(data: MiniRooms, kind: type[S], split: str) -> Lazy[S]:
+    return cast("Lazy[S]", data.samples(cast("type[Sample]", kind), split))
+
+
+def _by_id(data: MiniRooms, kind: type[S], split: str) -> Callable[[str], S]:
+    samples = _samples(data, kind, split)
+    index = {name: i for i, name in enumerate(samples.ids)}
+    return lambda name: samples[index[name]]
+
+
+SHEETS = {"rooms": (rooms_sheet, 24), "people": (people_sheet, 24), "truth": (truth_sheet, 5)}
+"""Kind -> (what draws it, how many rooms or people)."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Writes one sheet; the suffix of OUT decides the format."""
     parser = argparse.ArgumentParser(description="A contact sheet of MiniRooms.")
+    parser.add_argument("kind", choices=sorted(SHEETS))
     parser.add_argument("out", type=Path)
-    parser.add_argument("--name", default="minirooms@0")
+    parser.add_argument("--name", default="minirooms", help="with or without its version")
     parser.add_argument("--root", type=Path, help="folder with the card; default: the shipped data")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--rooms", type=int, default=4)
-    parser.add_argument("--limit-kb", type=int, default=400)
-    options = parser.parse_args()
-    data = MiniRooms(options.name, options.root)
-    for cell in range(288, 63, -16):
-        buffer = io.BytesIO()
-        picture = sheet(data, options.split, options.rooms, cell)
-        picture.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
-        if len(buffer.getvalue()) <= options.limit_kb * 1000:
-            break
+    parser.add_argument("--count", type=int, help="rooms or people at most")
+    options = parser.parse_args(argv)
+    make, count = SHEETS[options.kind]
+    picture = make(opened(options.name, options.root), options.split, options.count or count)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_bytes(buffer.getvalue())
-    print(f"{options.out}: {picture.width} x {picture.height}, {len(buffer.getvalue())} bytes")
+    picture.save(options.out, quality=88)
+    print(f"{options.out}: {picture.width} x {picture.height}, {options.out.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from tools.minirooms.room import Room
 from tools.minirooms.scene import Figure, furnished
 from tools.minirooms.visibility import Silhouette, keypoints_visible
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 SPLITS = ("train", "test")
 _ATTEMPTS = 12
 _SAMPLES = 5

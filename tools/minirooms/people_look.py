@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,10 @@ class Regions:
         """The same fields on a finer mesh."""
         fields = {k: interpolate(v) for k, v in vars(self).items() if k != "landmarks"}
         return Regions(**fields, landmarks=self.landmarks)
+
+
+MIN_CLOTH_DISTANCE = 20.0
+"""A garment nearer than this to its wearer's skin (see `distance_from_skin`) reads as nakedness."""
 
 
 def linear(srgb: tuple[float, ...] | Array) -> Array:
@@ -199,6 +203,40 @@ def _pattern(
     return Pattern(str(rng.choice(kinds)), first, second, float(rng.uniform(0.05, 0.11)), waves)
 
 
+def lab(rgb: Array) -> Array:
+    """CIE L*a*b* (D65) of a linear sRGB colour (3,)."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x = to_xyz @ rgb / np.array([0.9505, 1.0, 1.089])
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def distance_from_skin(pattern: Pattern, skin: Array) -> float:
+    """How far a garment's colours are from the wearer's skin, the farthest: L*a*b* distance with
+    lightness halved, because light and shade move lightness most."""
+    colours = (pattern.first,) if pattern.kind == "plain" else (pattern.first, pattern.second)
+    steps = [(lab(colour) - lab(skin)) * np.array([0.5, 1.0, 1.0]) for colour in colours]
+    return max(float(np.linalg.norm(step)) for step in steps)
+
+
+def _clothed(pattern: Pattern, skin: Array) -> Pattern:
+    """The garment, its hues turned as little as it takes not to look like bare skin.  Draws nothing,
+    so that every other choice of a room stays as it was."""
+    for turn in (0.0, 0.12, -0.12, 0.24, -0.24, 0.36, -0.36, 0.5):
+        turned = replace(pattern, first=_turned(pattern.first, turn), second=_turned(pattern.second, turn))
+        if distance_from_skin(turned, skin) >= MIN_CLOTH_DISTANCE:
+            return turned
+    return replace(pattern, first=linear((0.15, 0.25, 0.5)))
+
+
+def _turned(rgb: Array, turn: float) -> Array:
+    if turn == 0.0:
+        return rgb
+    srgb = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)
+    hue, saturation, value = colorsys.rgb_to_hsv(*srgb)
+    return linear(colorsys.hsv_to_rgb((hue + turn) % 1.0, saturation, value))
+
+
 def _between(palette: tuple[tuple[float, ...], ...], rng: np.random.Generator) -> Array:
     at = rng.uniform(0, len(palette) - 1)
     low = int(at)
@@ -216,6 +254,7 @@ def sample_look(rng: np.random.Generator, age: float, gender: float) -> Look:
     man = gender < 0.5 and age > 0.6
     shirt = _pattern(rng, ("plain", "plain", "stripes", "checks", "noise"), (0.25, 0.95), 0.85)
     bottoms = _pattern(rng, ("plain", "plain", "plain", "noise", "checks"), (0.12, 0.75), 0.6)
+    shirt, bottoms = _clothed(shirt, skin), _clothed(bottoms, skin)
     long_legs = rng.random() < 0.65
     shoe_top = float(rng.choice([-0.03, -0.02, 0.05]))
     return Look(

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from dune_bench.data.minirooms.dataset import MiniRooms
 from dune_bench.data.samples import SegSample
+from tools.minirooms.contact_sheet import opened
 
 
 def class_maps(data: MiniRooms, split: str) -> NDArray[np.float64]:
@@ -51,17 +52,18 @@ def mean_iou(data: MiniRooms, split: str, guess: NDArray[np.int64]) -> float:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints a markdown table."""
     parser = argparse.ArgumentParser(description="Segmentation of MiniRooms from position alone.")
-    parser.add_argument("--name", default="minirooms@0")
+    parser.add_argument("--name", default="minirooms", help="with or without its version")
     parser.add_argument("--root", type=Path, help="folder with the card; default: the shipped data")
     options = parser.parse_args()
-    data = MiniRooms(options.name, options.root)
+    data = opened(options.name, options.root)
     maps = class_maps(data, "train")
+    print("| smoothing | mIoU | classes guessed |\n|---|---|---|")
     for sigma in (8.0, 16.0, 32.0):
         guess = position_guess(maps, sigma)
         shown = ", ".join(data.classes[k] for k in np.unique(guess))
-        print(f"sigma {sigma:4.0f} px: mIoU {mean_iou(data, 'test', guess):.3f} (guesses {shown})")
+        print(f"| {sigma:.0f} px | {100 * mean_iou(data, 'test', guess):.1f} % | {shown} |")
 
 
 if __name__ == "__main__":

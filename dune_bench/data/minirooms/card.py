@@ -27,7 +27,7 @@ SPLITS = ("train", "test")
 class SplitCard(Card):
     """One shard.  file: relative to the card.  size: bytes."""
 
-    file: str = Field(pattern=r"^[\w./-]+\.zip$")
+    file: str = Field(pattern=r"^[\w./@-]+\.zip$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=1)
     rooms: int = Field(ge=1)

@@ -30,11 +30,11 @@ LOADER_VERSION = 1
 class MiniRooms(Dataset):
     """One version of MiniRooms.
 
-    name: `minirooms@0`.  root: a folder with that card (`minirooms@0.yaml`); default: the one that
+    name: `minirooms@1`.  root: a folder with that card (`minirooms@1.yaml`); default: the one that
     ships with the package.  Raises UnavailableError if there is no such card.
     """
 
-    def __init__(self, name: str = "minirooms@0", root: Path | None = None) -> None:
+    def __init__(self, name: str = "minirooms@1", root: Path | None = None) -> None:
         home = root if root is not None else Path(__file__).resolve().parent
         self._card_path = home / f"{name}.yaml"
         self._card = read_card(self._card_path)

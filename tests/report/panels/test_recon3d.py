@@ -1,0 +1,96 @@
+"""The reconstruction panel: right answers have no error, failures are shown as failures."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+
+from dune_bench.geometry.robust import Failure
+from dune_bench.probes.pair_poses import PairPose
+from dune_bench.probes.recon3d import PairPrediction
+from dune_bench.report.panels.clouds import Eye, look_at
+from dune_bench.report.panels.colours import BAD
+from tests.report.panels.conftest import SIZE, Draw, K, pose, shown_of, wall_pair
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Stands for a depth prediction."""
+
+    values: Any
+
+    def depth(self, size: tuple[int, int]) -> Any:
+        assert size == self.values.shape
+        return self.values.astype(np.float64)
+
+
+def prediction(failed: bool = False, scale: float = 1.0) -> PairPrediction:
+    pair = wall_pair()
+    T_2_1 = pair.view2.T_cam_world @ np.linalg.inv(pair.view1.T_cam_world)
+    found = Failure("2 matches: a pose needs 4") if failed else PairPose(T_2_1, np.ones(9, bool))
+    depths: list[Any] = [Depth(view.depth * scale) for view in (pair.view1, pair.view2)]
+    return PairPrediction(found, *depths, matches=9)
+
+
+def test_true_depth_and_pose_have_no_error_and_one_cloud(draw: Draw) -> None:
+    drawn = draw("recon3d", shown_of(wall_pair(), prediction()))
+    for caption in ("error of view 1", "error of view 2"):
+        np.testing.assert_allclose(
+            drawn.pixels(caption), np.broadcast_to((0, 0, 0.015), (*SIZE, 3)), atol=0.02
+        )
+    assert drawn.panel.scenes["predicted.ply"] == drawn.panel.scenes["true.ply"]
+
+
+def test_cloud_is_in_camera_one_and_metric(draw: Draw) -> None:
+    scenes = draw("recon3d", shown_of(wall_pair(), prediction(scale=2.0))).panel.scenes
+    true, found = (
+        np.asarray(trimesh.load(io.BytesIO(scenes[f"{name}.ply"]), file_type="ply").vertices)
+        for name in ("true", "predicted")
+    )
+    np.testing.assert_allclose(true[:, 2], 3.0, atol=1e-3)  # both views' points: the wall
+    np.testing.assert_allclose(found[: SIZE[0] * SIZE[1], 2], 6.0, atol=1e-3)
+
+
+def test_pair_without_a_pose_has_no_second_cloud_and_no_zero_error(draw: Draw) -> None:
+    drawn = draw("recon3d", shown_of(wall_pair(), prediction(failed=True)))
+    grey = np.broadcast_to(BAD, (*SIZE, 3))
+    np.testing.assert_allclose(drawn.pixels("error of view 2"), grey, atol=1e-6)
+    assert "no pose" in drawn.texts
+    assert any("no pose: 2 matches" in text for text in drawn.texts)
+    scene: Any = trimesh.load(io.BytesIO(drawn.panel.scenes["scene.glb"]), file_type="glb")
+    assert set(scene.geometry) == {"predicted", "true", "camera 1", "camera 2, true"}
+    assert len(scene.geometry["predicted"].vertices) == SIZE[0] * SIZE[1]
+
+
+def test_photographs_leave_out_everything_true(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dune_bench.report.panels.recon3d.SIDE", 1000)  # no smaller than the test's depth
+    drawn = draw("recon3d", shown_of(wall_pair(), prediction(), truth=False))
+    assert set(drawn.panel.scenes) == {"predicted.ply", "scene.glb"}
+    assert not [text for text in drawn.texts if text.startswith(("truth", "error"))]
+    assert drawn.legend == ["camera 1", "camera 2, estimated"]
+
+
+def test_virtual_camera_sees_its_target_in_the_middle_and_up_is_up() -> None:
+    up = np.array([0.0, -1, 0])
+    eye = Eye(look_at(np.array([1.0, -2, -3]), np.array([0.0, 0, 2]), up))
+    points = np.array([[0.0, 0, 2], [0, -0.5, 2]])  # the second one is above the target
+    picture = eye.picture(points, np.array([[255, 0, 0], [0, 0, 255]], np.uint8), (101, 141), side=1)
+    (row, column), (above, _) = (np.argwhere((picture == c).all(-1))[0] for c in ((255, 0, 0), (0, 0, 255)))
+    assert (row, column) == (50, 70)
+    assert above < row
+
+
+def test_camera_matrix_of_the_fixture_is_sound() -> None:
+    """The oracle's own check: view 2 sees view 1's points where its depth says."""
+    pair = wall_pair()
+    T = pair.view2.T_cam_world @ np.linalg.inv(pair.view1.T_cam_world)
+    point = np.array([0.2, 0.1, 3.0])
+    there = T[:3, :3] @ point + T[:3, 3]
+    x, y, _ = (K @ there / there[2]).tolist()
+    assert abs(pair.view2.depth[int(y), int(x)] - there[2]) < 0.03
+    np.testing.assert_allclose(pose(5, (0.3, 0, 0)) @ (0.3, 0, 0, 1), (0, 0, 0, 1), atol=1e-12)

@@ -1,0 +1,60 @@
+"""The relocalization panel: errors as the metrics have them, unanswered queries as such."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dune_bench.probes.reloc import Outcome, QueryPose, ScenePrediction
+from tests.report.panels.conftest import Draw, pose, shown_of, wall_scene
+
+
+def prediction(count: int, off: NDArray[np.float64] | None = None) -> ScenePrediction:
+    """The true poses, moved by `off` in the query's frame; the last query has no answer."""
+    scene = wall_scene(count)
+    moved = np.eye(4) if off is None else off
+    answers = [
+        QueryPose(
+            moved @ query.T_cam_world @ np.linalg.inv(scene.reference.T_cam_world), 7, 9, Outcome.answered
+        )
+        for query in scene.queries[:-1]
+    ]
+    return ScenePrediction((*answers, QueryPose(None, float("nan"), 2, Outcome.too_few_matches)), count)
+
+
+def test_error_of_each_query_is_said(draw: Draw) -> None:
+    drawn = draw("reloc", shown_of(wall_scene(3), prediction(3, pose(3.0, (0.0, 0, 0.25)))))
+    assert drawn.texts.count("off 0.25 m, 3.0°; 7 of 9 inliers") == 2
+    assert "no pose: too few matches" in drawn.texts
+
+
+def test_true_pose_draws_both_boxes_in_one_place(draw: Draw) -> None:
+    drawn = draw("reloc", shown_of(wall_scene(2), prediction(2)))
+    lines = drawn.tile("query 1").get_lines()
+    assert len(lines) == 24  # two boxes of twelve edges
+    for true, found in zip(lines[:12], lines[12:], strict=True):
+        np.testing.assert_allclose(true.get_xydata(), found.get_xydata(), atol=1e-6)
+    assert len(drawn.tile("query 2").get_lines()) == 12  # an unanswered query has the true one only
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 40])
+def test_scene_of_many_queries_shows_five_and_says_so(draw: Draw, count: int) -> None:
+    drawn = draw("reloc", shown_of(wall_scene(count), prediction(count)))
+    queries = [text for text in drawn.texts if text.startswith("query ")]
+    assert len(queries) == min(count, 5)
+    assert (f"({len(queries)} of {count} queries)" in " ".join(drawn.texts)) == (count > 5)
+
+
+def test_wild_estimate_does_not_shrink_the_plan(draw: Draw) -> None:
+    good = draw("reloc", shown_of(wall_scene(2), prediction(2)))
+    wild = draw("reloc", shown_of(wall_scene(2), prediction(2, pose(0, (300.0, 0, 0)))))
+    spans = [np.ptp(drawn.tile("the cameras").get_xlim()) for drawn in (good, wild)]
+    assert spans[1] < 1.5 * spans[0]
+
+
+def test_photographs_show_estimates_alone(draw: Draw) -> None:
+    drawn = draw("reloc", shown_of(wall_scene(2), prediction(2), truth=False))
+    assert drawn.legend == ["reference", "estimated pose"]
+    assert not drawn.tile("query 1").get_lines()
+    assert "7 inliers of 9 matches" in drawn.texts
