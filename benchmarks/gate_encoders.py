@@ -1,9 +1,9 @@
 """Checkpoints that differ little, for `gate_power.py`: a pretrained ViT-S with noise on its weights.
 
-    dune-bench run --view layer:9 --encoder benchmarks/gate_encoders.py:half_percent,… (see gate_power.py)
+    dune-bench run --view layer:9 --encoder benchmarks/gate_encoders.py:two_percent
 
-Each is the same network after adding Gaussian noise of that share of every tensor's standard deviation:
-what two training runs, or two steps of one, differ by, is of this kind.
+Each is the same network after adding Gaussian noise of that share of every tensor's standard deviation: a
+stand-in for checkpoints of one training, of which none can be had offline.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ functions, the paired difference of two encoders, its standard error, interval a
 population's own difference is the truth, so what is a false alarm (the true drop moved to 0) or found (moved
 to twice the margin) is known.  Each pair counts in both directions.
 
-A gate has five metrics, each with rooms of its own: dependence between tasks would only lower the rate.
-They are the primary metrics of the tasks in RUNS and, up to five, further ones of the same tasks, with
+A gate has the primary metrics of all tasks in RUNS, each with rooms of its own: dependence between tasks
+would only lower the rate.  With fewer than five tasks, further metrics of the same tasks make up five, with
 the margin that their task's primary metric has as a share of its value.
 """
 
@@ -35,7 +35,7 @@ from dune_bench.results.schema import Result
 from dune_bench.results.stats import Statistic, bootstrap, detectable_drop, tolerance_factor
 from dune_bench.results.store import ResultStore
 
-GATED = 5
+AT_LEAST = 5
 RESAMPLES = 400
 Floats = NDArray[np.float64]
 Loaded = tuple[Result, Arrays]
@@ -43,8 +43,11 @@ Loaded = tuple[Result, Arrays]
 
 @dataclass
 class Trials:
-    """Of one metric and two encoders, an entry a trial.  error: estimated minus true drop.  covered:
-    whether the interval of the drop holds the true one.  margin: of the metric."""
+    """Of one metric and two encoders, an entry a trial.
+
+    error: estimated minus true drop.  covered: whether the interval of the drop holds the true one.
+    margin: of the metric.  tests: metrics of the gate.
+    """
 
     error: Floats
     se: Floats
@@ -52,22 +55,23 @@ class Trials:
     covered: NDArray[np.bool_]
     margin: float
     groups: int
+    tests: int
 
     def back(self) -> Trials:
         """The other encoder against this one."""
         return replace(self, error=-self.error, acceleration=-self.acceleration)
 
-    def tolerance(self, margin: float) -> Floats:
-        factors = [tolerance_factor(self.groups, GATED, FALSE_ALARMS, a) for a in self.acceleration]
-        return np.maximum(margin, np.array(factors) * self.se)
+    def factors(self) -> Floats:
+        found = [tolerance_factor(self.groups, self.tests, FALSE_ALARMS, a) for a in self.acceleration]
+        return np.array(found)
 
     def fails(self, margin: float, true_drop: float = 0.0) -> NDArray[np.bool_]:
-        return self.error + true_drop > self.tolerance(margin)
+        return np.asarray(self.error + true_drop > np.maximum(margin, self.factors() * self.se))
 
     def powered(self) -> NDArray[np.bool_]:
         """Whether the gate does not say `underpowered`."""
-        pairs = zip(self.se, self.tolerance(self.margin), strict=True)
-        found = [detectable_drop(se, self.groups, tolerance, POWER) for se, tolerance in pairs]
+        pairs = zip(self.se, self.factors(), strict=True)
+        found = [detectable_drop(se, self.groups, self.margin, k, POWER) for se, k in pairs]
         return np.array(found) <= 2.0 * self.margin
 
 
@@ -100,7 +104,7 @@ def metrics_of(column: list[Loaded], share: int) -> Iterator[Metric]:
     assert primary is not None
     assert primary.value
     assert primary.margin
-    others = [m for m in result.metrics if not m.primary and "@" not in m.id and m.value]
+    others = [m for m in result.metrics if not m.primary and m.value]
     for metric in [primary, *others][:share]:
         margin = primary.margin * abs((metric.value or 0.0) / primary.value)
         yield Metric(f"{result.task.probe} {metric.id}", metric.id, metric.higher_is_better, margin)
@@ -129,7 +133,7 @@ class Simulation:
         picked = [np.flatnonzero(index == room) for room in self.rng.integers(0, len(names), self.rooms)]
         return np.concatenate(picked), [str(i) for i, rows in enumerate(picked) for _ in rows]
 
-    def pair(self, a: Loaded, b: Loaded, metric: Metric) -> Trials:
+    def pair(self, a: Loaded, b: Loaded, metric: Metric, tests: int) -> Trials:
         """b against a."""
         sign = -1.0 if metric.higher_is_better else 1.0
         true = sign * (self.whole(b, metric) - self.whole(a, metric))
@@ -142,7 +146,7 @@ class Simulation:
             covered = found.ci95[0] <= true <= found.ci95[1]
             rows.append((found.value - true, found.se, found.acceleration, covered))
         error, se, acceleration, inside = np.array(rows, dtype=np.float64).T
-        return Trials(error, se, acceleration, inside.astype(bool), metric.margin, self.rooms)
+        return Trials(error, se, acceleration, inside.astype(bool), metric.margin, self.rooms, tests)
 
     def coverage(self, loaded: Loaded, metric: Metric) -> float:
         """Share of trials whose interval of one encoder's metric holds the population's value."""
@@ -179,11 +183,12 @@ def simulate(options: Any) -> Found:
     for runs in options.runs:
         gates: dict[tuple[str, str], dict[str, Trials]] = defaultdict(dict)
         tasks = load(runs)
+        tests = max(AT_LEAST, len(tasks))
         for i, column in enumerate(tasks):
-            share = GATED // len(tasks) + (i < GATED % len(tasks))
+            share = tests // len(tasks) + (i < tests % len(tasks))
             for metric in metrics_of(column, share):
                 for a, b in itertools.combinations(column, 2):
-                    trials = simulation.pair(a, b, metric)
+                    trials = simulation.pair(a, b, metric, tests)
                     gates[a[0].label, b[0].label][metric.name] = trials
                     gates[b[0].label, a[0].label][metric.name] = trials.back()
                 for one in column:
@@ -210,24 +215,29 @@ def print_tables(found: Found, options: Any) -> None:
         ratio = float(np.mean([t.se.mean() / t.error.std() for t in trials]))
         print_row(name, percent(covered), percent(float(np.mean(alone))), f"{ratio:.2f}")
     print()
-    print_row("five metrics, none dropped", "gates that fail", "between the pairs")
+    print_row("no task dropped", "gates that fail", "between the pairs")
     print_row("---", "---:", "---:")
     for title, with_margin in (("margins as in the cards", True), ("without margins: k · SE alone", False)):
-        rates = [family(gate, with_margin) for gate in found.gates if len(gate) == GATED]
+        rates = [family(gate, with_margin) for gate in found.gates]
         print_row(title, percent(float(np.mean(rates))), f"{percent(min(rates))} to {percent(max(rates))}")
     print()
-    print_row("metric", "margin", "says underpowered", "else finds twice the margin")
-    print_row("---", "---:", "---:", "---:")
+    print_row("metric", "margin", "not underpowered", "twice the margin found there", "anywhere")
+    print_row("---", "---:", "---:", "---:", "---:")
     for name in found.alone:
-        trials = found.all_of(name)
-        powered = np.concatenate([t.powered() for t in trials])
-        hits = np.concatenate([t.fails(t.margin, 2.0 * t.margin) for t in trials])
-        power = percent(float(hits[powered].mean())) if powered.any() else "–"
-        print_row(name, f"{trials[0].margin:.2g}", percent(1.0 - float(powered.mean())), power)
+        print_power(name, f"{found.all_of(name)[0].margin:.2g}", found.all_of(name))
+    print_power("all", "", [trials for gate in found.gates for trials in gate.values()])
+
+
+def print_power(name: str, margin: str, trials: list[Trials]) -> None:
+    powered = np.concatenate([t.powered() for t in trials])
+    hits = np.concatenate([t.fails(t.margin, 2.0 * t.margin) for t in trials])
+    power = percent(float(hits[powered].mean())) if powered.any() else "–"
+    share = f"{percent(float(powered.mean()))} of {len(powered)}"
+    print_row(name, margin, share, power, percent(float(hits.mean())))
 
 
 def family(gate: dict[str, Trials], with_margin: bool) -> float:
-    """Share of trials in which any of the five metrics fails although none dropped."""
+    """Share of trials in which any metric fails although none dropped."""
     fails = [t.fails(t.margin if with_margin else 0.0) for t in gate.values()]
     return float(np.mean(np.any(fails, axis=0)))
 

@@ -85,6 +85,11 @@ def test_only_dune_bench_is_installed(wheel: Path) -> None:
     assert names == {"dune_bench", f"dune_bench-{dune_bench.__version__}.dist-info"}
 
 
+def test_published_numbers_are_in_the_wheel(wheel: Path) -> None:
+    file = Path("reports") / "reference" / "published.csv"
+    assert (wheel / "dune_bench" / "_cards" / file).read_bytes() == (ROOT / file).read_bytes()
+
+
 def test_the_wheel_is_marked_as_typed(wheel: Path) -> None:
     assert (wheel / "dune_bench" / "py.typed").is_file()
 

@@ -16,13 +16,16 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
+from dune_bench.cli.analyze import analyze_app
 from dune_bench.cli.cache import cache_app
 from dune_bench.cli.compare import compare
 from dune_bench.cli.doctor import doctor
+from dune_bench.cli.export import export
 from dune_bench.cli.gate import gate
 from dune_bench.cli.list import list_names
 from dune_bench.cli.panel import panel
 from dune_bench.cli.prepare import prepare
+from dune_bench.cli.profile import profile
 from dune_bench.cli.report import report
 from dune_bench.cli.run import run
 from dune_bench.cli.score_reloc import score_reloc
@@ -118,12 +121,15 @@ _VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "report": (report, "Write the leaderboard from results."),
     "compare": (compare, "Compare two encoders, sample by sample."),
     "gate": (gate, "Did a checkpoint get worse? By exit code."),
+    "profile": (profile, "Measure what an encoder costs."),
+    "export": (export, "Write an encoder as ONNX or torch.export."),
     "score-reloc": (score_reloc, "Score a Map-free submission."),
     "doctor": (doctor, "Say what works here, what is missing."),
 }
 for _name, (_verb, _help) in _VERBS.items():
     app.command(_name, short_help=_help)(_verb)
 app.add_typer(cache_app, name="cache")
+app.add_typer(analyze_app, name="analyze")
 
 
 def main() -> None:

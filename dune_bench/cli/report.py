@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from dune_bench.cli.options import RunsOption, parse_list
+from dune_bench.cli.options import IncludeOption, RunsOption, parse_list
 
 
 def report(
     runs: RunsOption = Path("runs"),
     format: Annotated[
-        str, typer.Option("--format", metavar="md,csv,html,png,pdf", help="What to write.")
+        str, typer.Option("--format", metavar="md,csv,html,latex,png,pdf", help="What to write.")
     ] = "md,csv",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write; default: the runs folder.")
@@ -24,14 +24,40 @@ def report(
             metavar="DIR", help="Pictures for the HTML page; default: panels/ in the runs folder, if any."
         ),
     ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--also", metavar="DIR", help="Runs folder of another machine; checked. May be repeated."
+        ),
+    ] = None,
+    teachers: Annotated[
+        bool, typer.Option("--teachers", help="Also write students against their teachers (md, csv, latex).")
+    ] = False,
+    panel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENCODER[,..]",
+            help="With --teachers: what the mean rank is over; default: student, teachers, random.",
+        ),
+    ] = None,
+    include: IncludeOption = None,
 ) -> None:
     """Write the leaderboard from the results; nothing is computed.
 
-    md and csv are tables, html one page that needs nothing else, png and pdf plots.
+    md, csv and latex are tables, html one page that needs nothing else, png and pdf plots.
     """
     from dune_bench.report.write import write_leaderboard
 
-    written = write_leaderboard(runs, parse_list(format, "--format"), out or runs, panels)
+    written = write_leaderboard(
+        runs,
+        parse_list(format, "--format"),
+        out or runs,
+        panels,
+        also=also or (),
+        teachers=teachers,
+        panel=() if panel is None else parse_list(panel, "--panel"),
+        include=include or (),
+    )
     for line in written.notes:
         typer.echo(f"warning: {line}", err=True)
     for path in written.paths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -56,6 +57,9 @@ def run(
     weights: Annotated[
         str, typer.Option(metavar="auto|random|PATH", help="Weights; `random` is branded in every report.")
     ] = "auto",
+    teachers: Annotated[
+        bool, typer.Option("--with-teachers", help="Also run the teachers that the encoders' cards name.")
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="About N samples of each split, whole groups.")
     ] = None,
@@ -91,8 +95,9 @@ def run(
     """Evaluate encoders on tasks; what is already there is not computed again."""
     from dune_bench.run.request import RunRequest
 
+    encoders = parse_list(joined(encoder) or DEFAULT_ENCODER, "--encoder")
     request = RunRequest(
-        encoders=parse_list(joined(encoder) or DEFAULT_ENCODER, "--encoder"),
+        encoders=_and_teachers(encoders, weights, include or ()) if teachers else encoders,
         tasks=joined(tasks) or "all",
         suite=suite,
         weights=weights,
@@ -112,6 +117,16 @@ def run(
         runs=runs,
     )
     raise typer.Exit(_execute(request))
+
+
+def _and_teachers(encoders: Sequence[str], weights: str, include: Sequence[Path]) -> tuple[str, ...]:
+    from dune_bench.registry.lookup import load_registry
+    from dune_bench.run.teachers import with_teachers
+
+    found, absent = with_teachers(encoders, weights, load_registry(tuple(include)))
+    for name in absent:
+        typer.echo(f"warning: left out: teacher {name}: it has no encoder card here", err=True)
+    return found
 
 
 def _execute(request: RunRequest) -> int:

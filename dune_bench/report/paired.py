@@ -172,6 +172,8 @@ def _held(candidate: Checkpoint, folder: _Folder, against: Baseline, tasks: Sequ
         for _, result in candidate.results
         if result.task.id not in known_tasks and selected(result.task, tasks)
     ]
+    if candidate.encoder.digest and candidate.encoder.digest == against.encoder.digest:
+        said.append("the weights are the baseline's own: this checks code and machine, not a checkpoint")
     if candidate.encoder.id != against.encoder.id:
         said.append(f"the baseline is of another encoder, {against.label}")
     said += [f"file refused: {entry.reason}" for entry in folder.refused]

@@ -35,8 +35,9 @@ def choose(found: Sequence[Found], name: str, runs: Path, refused: Sequence[Refu
     """The checkpoint that `NAME` or `NAME@DIGEST` means.
 
     NAME: an encoder's id, its label as reports print it (`dune_vitb [random weights]`), or the Python
-    file it was run from.  DIGEST: the first digits of the digest of its weights.  Without one it is the newest checkpoint of that
-    name; weights asked to be random stand for an id only if there are no others.
+    file it was run from.  DIGEST: the first digits of the digest of its weights.  Without one it is
+    the newest checkpoint of that name; weights asked to be random stand for an id only if there are no
+    others.
     A task whose newest attempt failed does not fall back on an older result: that would be of the
     checkpoint before.
     Raises UnavailableError if there is none, UsageError if several digests begin so.
@@ -58,7 +59,7 @@ def choose(found: Sequence[Found], name: str, runs: Path, refused: Sequence[Refu
         gone = tuple((r, f"{r.status}: {r.error}") for _, r in own)
         return Checkpoint(result.label, result.encoder, (), gone)
     newest = max(checkpoints.values(), key=lambda items: max(_started(result) for _, result in items))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(checkpoints) > 1:
         digests = ", ".join((key[1] or "none")[:7] for key in checkpoints if checkpoints[key] is not newest)
         digest = (newest[0][1].encoder.digest or "none")[:7]

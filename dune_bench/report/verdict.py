@@ -15,8 +15,8 @@ FORMAT = 1
 HEADER = ("task", "metric", "baseline", "now", "drop", "tolerance", "finds drops of", "verdict")
 _NOTE = (
     "Drop: positive is worse.  Tolerance: the larger of the card's margin and k standard errors of the "
-    "paired difference, k for at most 5 % false alarms over all tasks.  `finds drops of`: the smallest true "
-    "drop that this data shows 9 times in 10; underpowered if that is more than twice the margin."
+    "paired difference, k for at most 5 % false alarms over all tasks.  `finds drops of`: a true drop that "
+    "this data shows at least 9 times in 10; underpowered if that is more than twice the margin."
 )
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -123,7 +123,8 @@ def _against(gate: Gate) -> str:
 
 
 def _row(check: Check) -> list[str]:
-    verdict = check.verdict + (" (underpowered)" if check.underpowered else "")
+    hollow = check.verdict == "ok" and check.underpowered
+    verdict = check.verdict + (" (underpowered)" if hollow else "")
     if check.metric is None:
         return [column_name(check.task), "–", "–", "–", "–", "–", "–", verdict]
     unit = check.metric.unit

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dune_bench.errors import UnavailableError, UsageError
+from dune_bench.registry.lookup import Registry, load_registry
 from dune_bench.registry.suggest import did_you_mean
 from dune_bench.report.board import Board, make_board
 from dune_bench.report.html_page import html_page
+from dune_bench.report.latex import leaderboard_latex, teachers_latex
 from dune_bench.report.markdown import markdown
+from dune_bench.report.merge import Merged, merge
 from dune_bench.report.table import csv_text
+from dune_bench.report.teachers import StudentTable, student_tables
+from dune_bench.report.teachers_text import teachers_csv, teachers_markdown
 from dune_bench.results.store import ResultStore, write_atomic
 
 PANELS = "panels"
@@ -49,6 +54,11 @@ def _html(board: Board, panels: Path | None) -> Rendered:
     return Rendered({"leaderboard.html": page.html.encode()}, page.notes)
 
 
+def _latex(board: Board, panels: Path | None) -> Rendered:
+    del panels
+    return Rendered({"leaderboard.tex": leaderboard_latex(board).encode()})
+
+
 def _png(board: Board, panels: Path | None) -> Rendered:
     # matplotlib takes a second to import; the other formats go without.
     from dune_bench.report.plots import png_files
@@ -68,41 +78,87 @@ FORMATS: dict[str, Callable[[Board, Path | None], Rendered]] = {
     "md": _md,
     "csv": _csv,
     "html": _html,
+    "latex": _latex,
     "png": _png,
     "pdf": _pdf,
 }
 """Format -> what it writes, from the board and the folder of pictures (if any)."""
 
 
+TEACHERS: dict[str, tuple[str, Callable[[Sequence[StudentTable]], str]]] = {
+    "md": ("teachers.md", teachers_markdown),
+    "csv": ("teachers.csv", teachers_csv),
+    "latex": ("teachers.tex", teachers_latex),
+}
+"""Format -> file and content of the tables against the teachers; the other formats have none."""
+
+
 def read_board(runs: Path) -> Board:
     """The board of a runs folder.  Raises UnavailableError if there is no result below it."""
+    return _board(_own(runs), runs)
+
+
+def _own(runs: Path) -> Merged:
     found, refused = ResultStore(runs).load()
-    if not found and not refused:
+    return Merged(tuple(found), tuple(refused), ())
+
+
+def _board(merged: Merged, runs: Path) -> Board:
+    if not merged.found and not merged.refused:
         raise UnavailableError(
             f"no results in {runs}: run `dune-bench run --runs {runs}` first, or name another --runs"
         )
-    return make_board(found, refused, runs)
+    return make_board(merged.found, merged.refused, runs)
 
 
-def write_leaderboard(runs: Path, formats: Sequence[str], out: Path, panels: Path | None = None) -> Written:
+def write_leaderboard(
+    runs: Path,
+    formats: Sequence[str],
+    out: Path,
+    panels: Path | None = None,
+    *,
+    also: Sequence[Path] = (),
+    teachers: bool = False,
+    panel: Sequence[str] = (),
+    include: Sequence[Path] = (),
+) -> Written:
     """Writes the leaderboard into `out` in each format, each file atomically.
 
     panels: folder of pictures for the HTML page; by default that of the runs folder, if it is there.
+    also: runs folders of other machines, checked and merged.  teachers: writes the tables of students
+    against their teachers too; panel: the encoders that their mean rank is over.  include: folders with
+    further cards.
     Raises UsageError for an unknown format or a folder of pictures that is none, UnavailableError if
     there is nothing to report, TaskError if a file cannot be written.
     """
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"--format: unknown format {name!r}{did_you_mean(name, FORMATS)}")
-    board = read_board(runs)
+    if panel and not teachers:
+        raise UsageError("--panel goes with --teachers: it names the encoders of the mean rank")
+    if teachers and not set(formats) & set(TEACHERS):
+        raise UsageError(f"--teachers has no {', '.join(formats)}: add one of {', '.join(TEACHERS)}")
+    needs_cards = teachers or also or include
+    registry = load_registry(tuple(include)) if needs_cards else None
+    merged = merge(runs, also, registry) if registry else _own(runs)
+    board = _board(merged, runs)
     if panels is None and (runs / PANELS).is_dir():
         panels = runs / PANELS
-    paths = []
-    notes = [f"left out: {refused.reason}" for refused in board.refused]
+    files: dict[str, bytes] = {}
+    notes = [*merged.notes, *(f"left out: {refused.reason}" for refused in board.refused)]
     for name in dict.fromkeys(formats):
         rendered = FORMATS[name](board, panels)
         notes += rendered.notes
-        for file, content in rendered.files.items():
-            write_atomic(out / file, content)
-            paths.append(out / file)
-    return Written(tuple(paths), tuple(notes))
+        files |= rendered.files
+    if teachers and registry:
+        files |= _teachers(merged, board, runs, registry, formats, panel)
+    for file, content in files.items():
+        write_atomic(out / file, content)
+    return Written(tuple(out / file for file in files), tuple(notes))
+
+
+def _teachers(
+    merged: Merged, board: Board, runs: Path, registry: Registry, formats: Sequence[str], panel: Sequence[str]
+) -> dict[str, bytes]:
+    tables = student_tables(merged.found, board, ResultStore(runs), registry, panel)
+    return {file: text(tables).encode() for name, (file, text) in TEACHERS.items() if name in formats}

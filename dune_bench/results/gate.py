@@ -32,7 +32,7 @@ class Check:
 
     before, after: the baseline's value and the new one, in the metric's unit.  drop: positive is worse,
     whatever the metric's direction.  se: of the drop.  tolerance: a larger drop is a regression.
-    detectable: the smallest true drop that is found 9 times in 10.  underpowered: that is more than twice
+    detectable: a true drop that is found 9 times in 10, or more often.  underpowered: that is more than twice
     the margin; None without a margin.  reason: why it is not comparable; then the numbers are None.
     """
 
@@ -124,7 +124,7 @@ def check_task(before: Measured, after: Measured, tests: int, resamples: int = R
         se=estimate.se,
         factor=factor,
         tolerance=tolerance,
-        detectable=detectable_drop(estimate.se, estimate.groups, tolerance, POWER),
+        detectable=detectable_drop(estimate.se, estimate.groups, after.metric.margin or 0.0, factor, POWER),
         groups=estimate.groups,
     )
 
@@ -140,7 +140,7 @@ def notices(checks: Sequence[Check], before: Sequence[Metric | None]) -> list[st
         name = check.task.id
         if check.verdict == "improved":
             found.append(f"{name} improved: --update makes this the new baseline")
-        if check.underpowered:
+        if check.underpowered and check.verdict == "ok":
             found.append(
                 f"{name} is underpowered: {check.groups} groups may not show a drop of twice the margin"
             )

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import gammaincinv, stdtr, stdtrit
 
 from dune_bench.errors import UsageError
 
@@ -31,6 +31,7 @@ RESAMPLES = 10_000
 MIN_GROUPS = 10
 """With fewer groups no interval is given: any would be a guess."""
 LEVEL = 0.95
+_SURE = 0.9
 _BLOCK_ITEMS = 2**20
 _NORMAL = NormalDist()
 
@@ -154,9 +155,15 @@ def tolerance_factor(
     return _widening(groups) * (plain + unbiased * max(0.0, -acceleration) * (2.0 * plain**2 + 1.0))
 
 
-def detectable_drop(se: float, groups: int, tolerance: float, power: float = 0.9) -> float:
-    """The smallest true drop that exceeds `tolerance` with probability `power`."""
-    return tolerance + _widening(groups) * float(stdtrit(groups - 1, power)) * se
+def detectable_drop(se: float, groups: int, margin: float, factor: float, power: float = 0.9) -> float:
+    """A true drop that exceeds max(margin, factor · SE) with probability `power`, or more.
+
+    se: estimated from `groups` groups, so itself uncertain; taken at its upper limit of 90 % confidence
+    (χ² with groups − 1 degrees of freedom), or a lucky small one would promise too much.
+    """
+    freedom = groups - 1
+    limit = se * math.sqrt(freedom / float(2.0 * gammaincinv(freedom / 2.0, 1.0 - _SURE)))
+    return max(margin, factor * limit) + _widening(groups) * float(stdtrit(freedom, power)) * limit
 
 
 def _widening(groups: int) -> float:

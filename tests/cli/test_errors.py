@@ -32,6 +32,12 @@ ROOT = Path(__file__).parents[2]
         ("run --seeds -1", "--seeds -1"),
         ("run --batch-size 0", "write auto or a number from 1"),
         ("run --batch-size lots", "write auto or a number from 1"),
+        ("profile dune_vitB", "did you mean dune_vitb"),
+        ("profile pixels --batch-sizes 0", "--batch-sizes 0: write auto or numbers from 1"),
+        ("profile pixels --view layer:99", "has no view 'layer:99'"),
+        ("export pixels --out pixels.pt2", "a file of format onnx ends in .onnx"),
+        ("analyze cost dune_vitB", "did you mean dune_vitb"),
+        ("analyze cost pixels --against pixls", "did you mean pixels"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_2(command: Command, arguments: str, reason: str) -> None:
@@ -55,6 +61,10 @@ def test_a_wrong_request_is_one_line_and_exit_2(command: Command, arguments: str
         "show",
         "prepare",
         "cache empty",
+        "profile",
+        "profile pixels --repeats 2",
+        "export pixels --format tflite",
+        "analyze costs",
         "cache prune --older-than -1",
     ],
 )
@@ -145,5 +155,5 @@ def test_every_verb_is_there_and_none_is_a_stub() -> None:
     groups = {group.name for group in cli.app.registered_groups}
     assert names | groups == {
         *("run", "list", "show", "prepare", "report", "panel", "compare", "gate", "score-reloc"),
-        *("doctor", "cache"),
+        *("doctor", "cache", "profile", "export", "analyze"),
     }

@@ -251,6 +251,7 @@ def test_an_update_accepts_a_drop_and_shows_it(command: Command) -> None:
     again = command(*GATE)
     assert again.code == 0
     assert f"weights {digest('two')[:7]}" in again.out
+    assert "the weights are the baseline's own" in again.err
 
 
 @pytest.mark.usefixtures("before")

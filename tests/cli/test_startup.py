@@ -40,7 +40,17 @@ def start(*arguments: str, **environment: str) -> tuple[str, int, list[str]]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("--version",), ("run", "--help"), ("list",), ("list", "tasks"), ("show", "pixels")],
+    [
+        ("--help",),
+        ("--version",),
+        ("run", "--help"),
+        ("profile", "--help"),
+        ("export", "--help"),
+        ("analyze", "cost", "--help"),
+        ("list",),
+        ("list", "tasks"),
+        ("show", "pixels"),
+    ],
     ids=" ".join,
 )
 def test_no_heavy_import(arguments: tuple[str, ...]) -> None:
