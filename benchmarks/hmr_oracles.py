@@ -52,4 +52,4 @@ def main(task: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "hmr/minirooms-pilot/ridge@1")
+    main(sys.argv[1] if len(sys.argv) > 1 else "hmr/minirooms/ridge@1")

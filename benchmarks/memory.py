@@ -51,7 +51,7 @@ def private_bytes() -> int:
 
 
 def write_cards(folder: Path, resolution: int) -> None:
-    """The pilot's tasks with two λ, which is enough to run every pass."""
+    """The two convex tasks with two λ, which is enough to run every pass."""
     import yaml
 
     from dune_bench.registry.lookup import load_registry

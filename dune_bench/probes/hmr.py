@@ -44,7 +44,7 @@ class HmrProbe(Probe[HmrRidge]):
     sample_type = HumanSample
     protocols: ClassVar[Mapping[str, type[ProtocolConstants]]] = {"ridge": HmrRidge}
     score_version = 1
-    fit_version = 1
+    fit_version = 2
 
     @cached_property
     def bodies(self) -> BodyRows:

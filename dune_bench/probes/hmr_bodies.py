@@ -101,6 +101,8 @@ class BodyRows:
         z = np.exp(np.clip(parts["distance"][:, 0].numpy() + view.log_focal, *np.log(depth_range)))
         through = view.rays(pixels)
         six = rotation_from_6d(parts["orientation"]).numpy()[:, :, np.argsort(AXES)]
+        if not np.isfinite(six).all():
+            raise TaskError("a predicted orientation is no rotation")
         R_cam_body = ray_frames(through) @ six
         return PosedRows(self._parameters(parts), R_cam_body, through * z[:, None])
 

@@ -64,7 +64,7 @@ def heads_of(people: People, size: tuple[int, int], grid: TokenGrid) -> Heads:
     """Heads of an image's people.  size: (height, width) of the image that `people.pixels` are of."""
     scale = np.array([grid.image_size[1] / size[1], grid.image_size[0] / size[0]])
     at = token_coordinates(people.pixels * scale, grid)
-    inside = ((people.pixels >= 0) & (people.pixels < (size[1], size[0]))).all(-1)
+    inside = np.asarray(((people.pixels >= 0) & (people.pixels < (size[1], size[0]))).all(-1))
     owns = np.zeros(len(at), bool)
     taken: set[tuple[int, int]] = set()
     for i, (row, column) in enumerate(np.floor(at[:, ::-1]).astype(np.int64).tolist()):

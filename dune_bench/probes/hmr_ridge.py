@@ -170,7 +170,7 @@ class _Solver:
 
     def alpha(self, value: float, columns: slice) -> Tensor:
         """(n, columns) of the dual weights; each column sums to 0."""
-        alpha = self._vectors @ (self._inverse(value) * self._target[:, columns])
+        alpha: Tensor = self._vectors @ (self._inverse(value) * self._target[:, columns])
         return alpha - alpha.mean(0)
 
     def predict(self, cross: Tensor, path: Sequence[float]) -> Tensor:
@@ -181,4 +181,5 @@ class _Solver:
 
     def _inverse(self, value: float) -> Tensor:
         # Rounding may leave eigenvalues slightly below 0.  The constant's is 0 and meets a target of 0.
-        return (1.0 / (self._values.clamp_min(0.0) + value * len(self._values)))[:, None]
+        inverse: Tensor = 1.0 / (self._values.clamp_min(0.0) + value * len(self._values))
+        return inverse[:, None]

@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 Window = tuple[float, float, float, float]
 """(left, top, right, bottom) relative to the head, in parts of the image's side at network size."""
 
+SLIVER = 1e-3
+"""Less of a window than this, in tokens, is nothing: the share of a token that rounding leaves."""
+
 
 class Summed:
     """The summed-area table of one image's tokens.  patch: (C, h, w)."""
@@ -36,7 +39,7 @@ class Summed:
         [i, i + 1))."""
         limits = np.array([self.width, self.height, self.width, self.height], dtype=np.float64)
         left, top, right, bottom = np.clip(boxes, 0.0, limits).T
-        empty = (right - left <= 0) | (bottom - top <= 0)
+        empty = (right - left <= SLIVER) | (bottom - top <= SLIVER)
         left, top = np.where(empty, 0.0, left), np.where(empty, 0.0, top)
         right, bottom = np.where(empty, self.width, right), np.where(empty, self.height, bottom)
         area = torch.from_numpy((right - left) * (bottom - top))[:, None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from dune_bench.probes.hmr_protocol import HmrRidge
 from dune_bench.registry.cards import TaskCard, load_card
 from tests.probes.fake_features import FakeFeatures, image
 
-CARD = Path(__file__).parents[2] / "tasks" / "hmr_minirooms_pilot.yaml"
+CARD = Path(__file__).parents[2] / "tasks" / "hmr_minirooms.yaml"
 SIZE = (448, 448)
 K = np.array([[400.0, 0.0, 224.0], [0.0, 400.0, 224.0], [0.0, 0.0, 1.0]])
 GRID = TokenGrid((24, 24), (336, 336))
@@ -59,19 +58,22 @@ def upright(x: float, z: float, yaw: float, y: float = 0.0) -> NDArray[np.float6
     return T
 
 
-def person(name: str, T: NDArray[np.float64], rng: np.random.Generator, **changes: Any) -> Person:
-    """Somebody of random shape and slightly random pose, wholly visible."""
-    body = {
+def someone(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Random shape and slightly random pose."""
+    return {
         "phenotype": rng.uniform(0.3, 0.8, 6),
         "pose": rng.normal(0.0, 0.08, (len(model().joint_names), 3)),
         "root": np.zeros(3),
     }
+
+
+def person(name: str, T: NDArray[np.float64], body: dict[str, NDArray[np.float64]]) -> Person:
+    """That body there, wholly visible."""
     with torch.no_grad():
         output = model()({k: torch.from_numpy(v)[None].float() for k, v in body.items()})
     points = output.moved(torch.from_numpy(T).float()).keypoints[0].double().numpy()
     pixels, _ = project(K, points)
-    seen = np.ones(len(COCO_KEYPOINTS), bool)
-    return replace(Person(name, body, T, pixels, points, seen, 1.0, 1.7), **changes)
+    return Person(name, body, T, pixels, points, np.ones(len(COCO_KEYPOINTS), bool), 1.0, 1.7)
 
 
 def sample(
@@ -89,7 +91,7 @@ def crowd(count: int, seed: int = 0, per_image: int = 2) -> list[HumanSample]:
         for k in range(per_image):
             x = -0.7 + 1.4 * k + rng.uniform(-0.2, 0.2)
             T = upright(x, rng.uniform(2.5, 4.0), rng.uniform(-3, 3), rng.uniform(-0.2, 0.3))
-            people.append(person(f"p{i}.{k}", T, rng))
+            people.append(person(f"p{i}.{k}", T, someone(rng)))
         samples.append(sample(f"i{i}", people, f"room{i // 3}"))
     return samples
 
@@ -99,17 +101,18 @@ def lazy(samples: Sequence[HumanSample]) -> Lazy[Any]:
 
 
 def telling(samples: Sequence[HumanSample], directions: int = 30, seed: int = 5) -> FakeFeatures:
-    """Features that say it all: at the token of a head that counts 4 and the row of its body, projected on
-    the main directions of some other people's rows; noise elsewhere.  Channels: 1 + directions."""
+    """Features that say it all: at the token of a head that counts 4, its distance, and the row of its body
+    projected on the main directions of some other people's rows; noise elsewhere."""
     rng = np.random.default_rng(seed)
     others = torch.cat([t.rows for t in truths(lazy(crowd(20, 99)), GRID, bodies(), protocol())])
     mean, axes = others.mean(0), torch.linalg.svd(others - others.mean(0)).Vh[:directions]
     maps = {}
     for s, truth in zip(samples, truths(lazy(samples), GRID, bodies(), protocol()), strict=True):
-        features = torch.from_numpy(rng.normal(0.0, 0.02, (1 + directions, 24, 24)))
+        features = torch.from_numpy(rng.normal(0.0, 0.02, (2 + directions, 24, 24)))
         for i in np.flatnonzero(truth.heads.counts & truth.heads.owns):
             row, column = truth.heads.tokens[i]
             features[0, row, column] += 4.0
-            features[1:, row, column] += axes @ (truth.rows[i] - mean)
+            features[1, row, column] += (truth.rows[i] - mean)[-1]
+            features[2:, row, column] += axes @ (truth.rows[i] - mean)
         maps[s.image.id] = features.float()
     return FakeFeatures(maps, (336, 336))

@@ -22,7 +22,7 @@ from dune_bench.probes.hmr_heads import (
     token_coordinates,
 )
 from dune_bench.probes.hmr_people import people_of
-from tests.probes.hmr_world import GRID, SIZE, person, sample, upright
+from tests.probes.hmr_world import GRID, SIZE, person, sample, someone, upright
 
 
 def heads(
@@ -48,11 +48,11 @@ def test_padding_is_not_forgotten(
     pixels = np.array([[x, y]])
     assert np.allclose(network_pixels(token_coordinates(pixels, grid), grid), pixels)
     if min(image) > 0:
-        assert np.allclose(token_coordinates(pixels, grid), (pixels + (left, top)) / 14)
+        assert np.allclose(token_coordinates(pixels, grid), (pixels + np.array([left, top])) / 14)
 
 
 def test_two_heads_in_one_token_are_the_nearer_ones() -> None:
-    near = person("near", upright(0.0, 3.0, 0.0), np.random.default_rng(0))
+    near = person("near", upright(0.0, 3.0, 0.0), someone(np.random.default_rng(0)))
     # Farther along the same rays: the same pixels.
     far = replace(near, id="far", keypoints_3d=near.keypoints_3d * 1.04)
     found = heads_of(people_of(sample("i", [far, near]), 0.3), SIZE, GRID)
@@ -119,7 +119,7 @@ def test_threshold_is_the_best_of_all(rows: list[tuple[int, bool, bool]], missed
 
     def f1_at(limit: float) -> float:
         kept = (scores >= limit) & ~spared
-        return 2 * (right & kept).sum() / (kept.sum() + people)
+        return float(2 * (right & kept).sum() / (kept.sum() + people))
 
     assert f1 == pytest.approx(f1_at(threshold))
     assert f1 == pytest.approx(max(f1_at(limit) for limit in scores[~spared]))

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from dune_bench.errors import TaskError
 from dune_bench.probes.hmr_people import people_of, ray_frames
-from tests.probes.hmr_world import crowd, person, sample, upright
+from tests.probes.hmr_world import crowd, person, sample, someone, upright
 
 RNG = np.random.default_rng(0)
-SOMEBODY = person("a", upright(0.0, 3.0, 0.4), RNG)
+SOMEBODY = person("a", upright(0.0, 3.0, 0.4), someone(RNG))
 FACE = np.arange(17) < 5
 
 
@@ -37,7 +37,7 @@ def test_everyone_in_plain_view_counts_nearest_first() -> None:
 
 
 def test_person_behind_the_camera_is_not_in_the_image() -> None:
-    behind = person("b", upright(0.0, -3.0, 0.0), RNG)
+    behind = person("b", upright(0.0, -3.0, 0.0), someone(RNG))
     assert len(people_of(sample("i", [behind, SOMEBODY]), 0.3).people) == 1
 
 
@@ -63,7 +63,7 @@ def test_hidden_person_need_not_be_found(change: dict[str, object]) -> None:
 
 
 def test_head_beyond_the_border_need_not_be_found() -> None:
-    beside = person("c", upright(2.5, 3.0, 0.0), RNG)
+    beside = person("c", upright(2.5, 3.0, 0.0), someone(RNG))
     assert people_of(sample("i", [beside]), 0.3).counts.tolist() == [False]
 
 

@@ -50,7 +50,7 @@ def test_held_out_rows_are_not_fitted_on() -> None:
     fit = fit_dual_ridge(inputs, y, FOLDS, GROUPS, [0.1], [(1.0, 1.0)])
     penalty = 1.0 / standardise(inputs)[1].numpy() ** 2
     for fold in range(3):
-        out, rest = (fold == FOLDS).numpy(), (fold != FOLDS).numpy()
+        out, rest = FOLDS.numpy() == fold, FOLDS.numpy() != fold
         weight, bias = primal(x.numpy()[rest], y.numpy()[rest], 0.1, penalty)
         expected = (x.numpy()[out] - x.numpy()[rest].mean(0)) @ weight + bias
         assert np.allclose(fit.held_out.numpy()[out], expected, atol=1e-9)

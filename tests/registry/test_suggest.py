@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dune_bench.registry.suggest import did_you_mean
@@ -28,6 +28,7 @@ def test_no_known_names_promise_nothing() -> None:
 
 
 @given(st.text(), st.lists(st.text(min_size=1), unique=True))
+@example("û", ["Û"])
 def test_an_exact_name_is_always_offered(name: str, others: list[str]) -> None:
     if name:
         assert name in did_you_mean(name, {*others, name})

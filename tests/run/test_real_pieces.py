@@ -40,7 +40,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_tasks(tmp_path: Path) -> Path:
-    """The pilot's two tasks at 56 px, and nothing else, as an --include folder."""
+    """The two convex tasks at 56 px, and nothing else, as an --include folder."""
     folder = tmp_path / "include"
     (folder / "tasks").mkdir(parents=True)
     for card in load_registry().tasks.values():

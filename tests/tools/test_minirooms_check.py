@@ -17,7 +17,7 @@ from tools.minirooms import counts, truth
 from tools.minirooms.check import Gathered, spread_checks, truth_checks, unseen_checks
 from tools.minirooms.tables import Section, histogram, spread
 
-SHARD = Path(dune_bench.data.minirooms.__file__).parent / "shards" / "test.zip"
+SHARD = Path(dune_bench.data.minirooms.__file__).parent / "minirooms@1" / "test.zip"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def _render(out: Path, *more: str) -> int:
 def test_two_recipes_are_not_mixed_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _render(tmp_path) == 0
     assert _render(tmp_path) == 0
-    assert _render(tmp_path, "--seed", "1") == 2
+    assert _render(tmp_path, "--seed", "2") == 2
     error = capsys.readouterr().err
     assert "use another --out" in error
     assert error.count("\n") == 1
