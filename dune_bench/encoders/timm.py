@@ -98,7 +98,7 @@ class TimmEncoder(Adapter):
 
     def _final(self, output: Tensor, grid: tuple[int, int]) -> Tokens:
         if output.ndim == 3:
-            patch = output[:, self.prefix :].transpose(1, 2).reshape(len(output), -1, *grid)
+            patch = output[:, self.prefix :].transpose(1, 2).reshape(output.shape[0], -1, *grid)
             return patch, output[:, 0] if self.has_cls else None
         if output.ndim != 4:
             raise TaskError(f"encoder {self.id}: forward_features gives shape {tuple(output.shape)}, no map")
