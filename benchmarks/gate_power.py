@@ -86,7 +86,7 @@ class Metric:
 
 
 def load(runs: Path) -> list[list[Loaded]]:
-    """The comparable results of each task of a folder, checked."""
+    """The comparable results of each task of a folder that has two or more, checked."""
     found: dict[str, list[Loaded]] = defaultdict(list)
     store = ResultStore(runs)
     for path, result in store.load()[0]:
@@ -94,7 +94,7 @@ def load(runs: Path) -> list[list[Loaded]]:
             arrays = store.arrays(path, result)
             measure(result, arrays, reducer_of(load_registry()))
             found[column_identity(result.task)].append((result, arrays))
-    return list(found.values())
+    return [column for column in found.values() if len(column) > 1]
 
 
 def metrics_of(column: list[Loaded], share: int) -> Iterator[Metric]:

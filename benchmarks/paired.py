@@ -124,7 +124,12 @@ def parse(description: str, trivial: bool) -> argparse.Namespace:
 def main() -> None:
     options = parse("Paired differences between encoders.", trivial=True)
     beside: list[Literal["trivial", "oracle"]] = ["trivial"] if options.trivial else []
-    for loaded in entries(options.runs, options.tasks, beside).values():
+    found = entries(options.runs, options.tasks, beside)
+    if all(len(loaded) < 2 for loaded in found.values()):
+        sys.exit(
+            f"{options.runs}: no two results of one task that matches {options.tasks!r}: nothing to compare"
+        )
+    for loaded in found.values():
         width = max((len(f"{a.label} − {b.label}") for a, b in itertools.combinations(loaded, 2)), default=0)
         for a, b in itertools.combinations(loaded, 2):
             head = f"{a.card.probe} {a.card.primary.id}"

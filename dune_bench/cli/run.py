@@ -98,7 +98,7 @@ def run(
     encoders = parse_list(joined(encoder) or DEFAULT_ENCODER, "--encoder")
     request = RunRequest(
         encoders=_and_teachers(encoders, weights, include or ()) if teachers else encoders,
-        tasks=joined(tasks) or "all",
+        tasks=",".join(parse_list(joined(tasks) or "", "--tasks")) if tasks else "all",
         suite=suite,
         weights=weights,
         limit=limit,

@@ -60,9 +60,21 @@ def score_reloc(
     score = score_files(submission, data, form, every)
     for note in score.issues.notes:
         typer.echo(f"warning: {note}", err=True)
+    if nothing_used(score):
+        typer.echo(
+            f"warning: not one line of {submission} could be used, so every query counts as unanswered: "
+            "pose_<scene>.txt files with nine fields a line belong into the zip's root",
+            err=True,
+        )
     rows = metric_rows(score)
     for name in formats:
         typer.echo(_table(score, rows) if name == "table" else _json(score, rows, every))
+
+
+def nothing_used(score: RelocScore) -> bool:
+    """Whether not one query was answered: rather a wrongly made archive than a bad method."""
+    answered = {"strict": "answered", "mapfree-compat": "Estimates for % of frames"}[score.mode]
+    return score.metrics[answered] == 0
 
 
 def metric_rows(score: RelocScore) -> list[dict[str, Any]]:

@@ -144,11 +144,13 @@ class Encoder(ABC):
         """Features of a batch in every asked view, from one forward.
 
         images: float (B, 3, H, W), RGB in [0, 1], any H and W >= 1 (padded here to multiples of the
-        patch with the mean colour).  Returned tensors are float32 on the encoder's device.
+        patch with the mean colour).  views: names, or one name.  Returned tensors are float32 on the
+        encoder's device.
         Raises UsageError for wrong input or an unknown view, TaskError for non-finite features or
         features of another shape than the contract's.
         """
         _check_images(images)
+        views = (views,) if isinstance(views, str) else tuple(views)
         for view in views:
             self.check_view(view)
         height, width = images.shape[-2:]
@@ -159,7 +161,7 @@ class Encoder(ABC):
         left, top, right, bottom = padding
         x = F.pad((x - mean) / std, (left, right, top, bottom))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-            tokens = self._forward(x, tuple(views))
+            tokens = self._forward(x, views)
         grid = (x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size)
         return {view: self._checked(view, tokens, (len(images), *grid), padding) for view in views}
 
@@ -217,10 +219,14 @@ class Encoder(ABC):
 
 
 def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor):
+        raise UsageError(f"images must be a torch.Tensor, not {type(images).__name__}: torch.from_numpy(...)")
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < 1 or len(images) < 1:
         raise UsageError(f"images must be (B, 3, H, W) and not empty, got {tuple(images.shape)}")
     if not images.is_floating_point():
         raise UsageError(f"images must be float in [0, 1], got {images.dtype}: divide by 255")
+    if not bool(torch.isfinite(images).all()):
+        raise UsageError("images hold NaN or infinite values")
     low, high = images.aminmax()
     if not (float(low) >= 0.0 and float(high) <= 1.0):
         raise UsageError(

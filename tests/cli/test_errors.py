@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
         ("report --format htm", "unknown format 'htm'"),
         ("report --format ,", "--format is empty"),
         ("run --encoder ,", "--encoder is empty"),
+        ("run --tasks ,", "--tasks is empty"),
         ("run --seeds 1,x", "--seeds 1,x: seeds are whole numbers"),
         ("run --seeds 1,1", "a seed stands twice"),
         ("run --seeds -1", "--seeds -1"),

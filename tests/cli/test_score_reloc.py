@@ -60,6 +60,7 @@ def test_nothing_answered_is_valid_json_without_nan(command: Command, val: Path,
     zipped = make_zip(Path("a.zip"), {"pose_s1.txt": "garbage\n"})
     answer = command("score-reloc", str(zipped), "--data", str(val), "--mode", mode, "--format", "json")
     assert answer.code == 0
+    assert "not one line of a.zip could be used" in answer.err
     rows = {row["id"]: row["value"] for row in json.loads(answer.out)["metrics"]}
     assert "NaN" not in answer.out
     assert rows["Average Median Rotation Error" if mode == "compat" else "median_rot_deg"] == (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -67,12 +70,18 @@ def test_wrong_features_do_not_pass(spoil: str, words: str) -> None:
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "divide by 255"),
         (torch.full((1, 3, 8, 8), 255.0), r"lie in \[0, 1\]"),
         (torch.full((1, 3, 8, 8), -0.1), "do not normalise"),
-        (torch.full((1, 3, 8, 8), float("nan")), r"lie in \[0, 1\]"),
+        (torch.full((1, 3, 8, 8), float("nan")), "hold NaN"),
+        (np.zeros((1, 3, 8, 8), np.float32), "must be a torch.Tensor, not ndarray"),
     ],
 )
-def test_wrong_images_are_not_encoded(bad: Tensor, words: str) -> None:
+def test_wrong_images_are_not_encoded(bad: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Encoder.from_module(Patches(), 4).encode(bad)
+
+
+def test_one_view_by_name_is_not_read_letter_by_letter() -> None:
+    found = Encoder.from_module(Patches(), 4).encode(torch.zeros(1, 3, 8, 8), views="norm")
+    assert list(found) == ["norm"]
 
 
 def test_unknown_view_names_what_there_is() -> None:
