@@ -102,6 +102,8 @@ _SUFFIXES: tuple[tuple[str, str], ...] = (
         rf"_rot({_NUMBER})_({_NUMBER})deg",
         "only pairs whose views are turned by {0} to {1} degrees against each other",
     ),
+    (rf"_covis({_NUMBER})_({_NUMBER})", "only pairs that share {0} to {1} % of the first view"),
+    (r"@multihmr", "with people matched as by the published Multi-HMR evaluation"),
     (rf"_light({_NUMBER})_({_NUMBER})", "only pairs whose exposures differ by a factor of {0} to {1}"),
 )
 _GROUPS = {"minirooms": "rooms"}

@@ -25,6 +25,8 @@ def test_thresholds_and_conditions_are_part_of_the_meaning() -> None:
     assert "within 10 px" in text
     assert "turned by 0 to 15 degrees" in text
     assert "0.1 of the image's diagonal" in str(explain("auc_vcre@0.1diag"))
+    assert "share 15 to 35 %" in str(explain("maa@30deg_covis15_35"))
+    assert "published Multi-HMR" in str(explain("pve_mm@multihmr"))
     assert "a missed person counts as 150 mm" in str(explain("pa_pve_mm@miss150mm"))
 
 
