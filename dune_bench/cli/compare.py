@@ -39,6 +39,10 @@ def compare(
     ] = None,
     format: Annotated[TextFormat, typer.Option("--format", help="What to print.")] = TextFormat.table,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Samples listed where B loses most.")] = 10,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write a page with pictures of those samples."),
+    ] = None,
     include: IncludeOption = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
@@ -56,3 +60,9 @@ def compare(
     for entry in comparison.left_out:
         typer.echo(f"warning: left out: {entry.task}: {' '.join(entry.reason.split())}", err=True)
     typer.echo(FORMATS[format.value](comparison), nl=False)
+    if html is not None:
+        from dune_bench.report.comparison_html import comparison_page
+        from dune_bench.results.store import write_atomic
+
+        write_atomic(html, comparison_page(comparison, runs).encode())
+        typer.echo(f"written: {html}", err=True)

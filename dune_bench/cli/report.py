@@ -31,7 +31,8 @@ def report(
         ),
     ] = None,
     teachers: Annotated[
-        bool, typer.Option("--teachers", help="Also write students against their teachers (md, csv, latex).")
+        bool,
+        typer.Option("--teachers", help="Also write students against their teachers (md, csv, html, latex)."),
     ] = False,
     panel: Annotated[
         str | None,

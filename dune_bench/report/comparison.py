@@ -13,7 +13,8 @@ from dune_bench.results.schema import finite_or_none
 
 FORMAT = 1
 HEADER = ("task", "metric", "A", "B", "B − A", "95 % interval", "p", "p (Holm)", "B is")
-_NOTE = (
+WORST_HEADER = ("sample", "group", "A", "B", "B − A")
+NOTE = (
     "Interval and p: paired bootstrap over whole groups; p (Holm) is adjusted for all tasks.  "
     "B is better or worse where the interval excludes 0."
 )
@@ -22,28 +23,28 @@ _NOTE = (
 def table(comparison: Comparison) -> str:
     """For a terminal."""
     parts = [
-        f"A: {_who(comparison.first)}\nB: {_who(comparison.second)}",
-        aligned(HEADER, [_row(task) for task in comparison.tasks]),
-        _NOTE,
+        f"A: {who(comparison.first)}\nB: {who(comparison.second)}",
+        aligned(HEADER, [row(task) for task in comparison.tasks]),
+        NOTE,
     ]
     for task in comparison.tasks:
         if task.worst:
-            parts.append(f"{_worst_title(task)}\n{aligned(*_worst(task))}")
+            parts.append(f"{worst_title(task)}\n{aligned(WORST_HEADER, worst_rows(task))}")
     return "\n\n".join(parts) + "\n"
 
 
 def markdown(comparison: Comparison) -> str:
     """A page of its own."""
-    first, second = (escape(_who(side)) for side in (comparison.first, comparison.second))
+    first, second = (escape(who(side)) for side in (comparison.first, comparison.second))
     parts = [
         f"# {second} against {first}",
         f"A: {first}  \nB: {second}",
-        markdown_table(HEADER, [_row(task) for task in comparison.tasks]),
-        _NOTE,
+        markdown_table(HEADER, [row(task) for task in comparison.tasks]),
+        NOTE,
     ]
     for task in comparison.tasks:
         if task.worst:
-            parts += [f"## {escape(_worst_title(task))}", markdown_table(*_worst(task))]
+            parts += [f"## {escape(worst_title(task))}", markdown_table(WORST_HEADER, worst_rows(task))]
     if comparison.left_out:
         lines = [f"- {escape(entry.task)}: {escape(entry.reason)}" for entry in comparison.left_out]
         parts += ["## Not compared", "\n".join(lines)]
@@ -92,12 +93,14 @@ FORMATS: Mapping[str, Callable[[Comparison], str]] = {
 }
 
 
-def _who(side: Compared) -> str:
+def who(side: Compared) -> str:
+    """Its label and the first digits of its digest."""
     digest = side.encoder.digest
     return f"{side.label} ({digest[:7]})" if digest else side.label
 
 
-def _row(task: TaskComparison) -> list[str]:
+def row(task: TaskComparison) -> list[str]:
+    """As HEADER names them."""
     unit, found = task.metric.unit, task.difference
     return [
         column_name(task.task),
@@ -112,18 +115,19 @@ def _row(task: TaskComparison) -> list[str]:
     ]
 
 
-def _worst_title(task: TaskComparison) -> str:
+def worst_title(task: TaskComparison) -> str:
+    """Heading of the samples that B loses most on."""
     unknown = f"; {task.undefined} samples have no {task.metric.id} of their own" if task.undefined else ""
     return f"Samples where B loses most: {column_name(task.task)}, {heading(task.metric)}{unknown}"
 
 
-def _worst(task: TaskComparison) -> tuple[tuple[str, ...], list[list[str]]]:
+def worst_rows(task: TaskComparison) -> list[list[str]]:
+    """As WORST_HEADER names them."""
     unit = task.metric.unit
-    rows = [
+    return [
         [s.id, s.group, number(s.first, unit), number(s.second, unit), fine(s.second - s.first, unit, True)]
         for s in task.worst
     ]
-    return ("sample", "group", "A", "B", "B − A"), rows
 
 
 def _side(side: Compared) -> dict[str, Any]:

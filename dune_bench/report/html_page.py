@@ -16,7 +16,7 @@ from string import Template
 
 from dune_bench import __version__
 from dune_bench.errors import TaskError
-from dune_bench.report import html_table
+from dune_bench.report import html_table, html_teachers
 from dune_bench.report.board import Board
 from dune_bench.report.format import overlaps
 from dune_bench.report.html_data import (
@@ -29,6 +29,7 @@ from dune_bench.report.html_data import (
     to_json,
 )
 from dune_bench.report.html_pictures import Pictures, read_pictures
+from dune_bench.report.teachers import StudentTable
 from dune_bench.results.store import Refused
 
 MAX_BYTES = 20_000_000
@@ -64,17 +65,23 @@ class Page:
     notes: tuple[str, ...] = ()
 
 
-def html_page(board: Board, panels: Path | None = None, max_bytes: int = MAX_BYTES) -> Page:
+def html_page(
+    board: Board,
+    panels: Path | None = None,
+    max_bytes: int = MAX_BYTES,
+    students: Sequence[StudentTable] = (),
+) -> Page:
     """The whole page, at most `max_bytes` long.
 
-    panels: folder of pictures in the layout of `dune-bench panel`.  Details of results that make the
+    panels: folder of pictures in the layout of `dune-bench panel`.  students: tables of students
+    against their teachers, a section of the page.  Details of results that make the
     page too large are left out first, then pictures; the page says so.
     Raises UsageError if `panels` is no folder, TaskError if even the tables are too large.
     """
     encoders = collect_encoders(board)
     for detail in sorted(Detail, reverse=True):
         data = page_data(board, encoders, detail)
-        bare = _assemble(board, encoders, data, detail, Pictures())
+        bare = _assemble(board, encoders, data, detail, Pictures(), students)
         room = max_bytes - len(bare.encode())
         if room >= 0:
             break
@@ -87,7 +94,7 @@ def html_page(board: Board, panels: Path | None = None, max_bytes: int = MAX_BYT
     while panels is not None:
         pictures = read_pictures(panels, board, encoders, room)
         notes = [f"picture left out: {reason}" for reason in pictures.left_out]
-        page = _assemble(board, encoders, data, detail, pictures)
+        page = _assemble(board, encoders, data, detail, pictures, students)
         excess = len(page.encode()) - max_bytes
         if excess <= 0:
             break
@@ -98,7 +105,14 @@ def html_page(board: Board, panels: Path | None = None, max_bytes: int = MAX_BYT
     return Page(page, tuple(notes))
 
 
-def _assemble(board: Board, encoders: Encoders, data: PageData, detail: Detail, pictures: Pictures) -> str:
+def _assemble(
+    board: Board,
+    encoders: Encoders,
+    data: PageData,
+    detail: Detail,
+    pictures: Pictures,
+    students: Sequence[StudentTable],
+) -> str:
     style = "\n".join(map(_asset, STYLES))
     script = "(() => {\n'use strict';\n" + "\n".join(map(_asset, SCRIPTS)) + "})();\n"
     left_out = [*_left_out(board), *_LEFT_OUT_OF_DATA[detail], *_some(pictures.left_out)]
@@ -110,6 +124,8 @@ def _assemble(board: Board, encoders: Encoders, data: PageData, detail: Detail, 
         version=html_table.safe(__version__),
         summary=html_table.summary(board, encoders),
         overview=html_table.overview(board, encoders),
+        teachers=html_teachers.section(students),
+        teachers_link=html_teachers.LINK if students else "",
         measured=html_table.measured(board),
         overlap=_unless(any(overlaps(e.result) for c in board.columns for e in c.entries)),
         missing=html_table.missing(board),

@@ -116,6 +116,12 @@ def _in_turns(folder: Path) -> Iterator[Path]:
 
 
 def _embed(path: Path, encoder: int, column: int | None) -> Picture:
+    data, size = as_data(path)
+    return Picture(encoder, column, path.stem, size, data)
+
+
+def as_data(path: Path) -> tuple[str, tuple[int, int]]:
+    """A picture's `data:` address and (width, height) in pixels, at most MAX_WIDTH wide."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     if image.width > MAX_WIDTH:
@@ -124,4 +130,4 @@ def _embed(path: Path, encoder: int, column: int | None) -> Picture:
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=QUALITY, method=4)
     data = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Picture(encoder, column, path.stem, image.size, data)
+    return data, image.size

@@ -118,11 +118,14 @@ def teachers_markdown(tables: Sequence[StudentTable]) -> str:
         if found := list(references(table)):
             parts += ["### Published elsewhere", ELSEWHERE]
         for title, rows in found:
-            parts.append(f"{escape(title)}\n\n" + "\n".join(f"- {escape(_published(row))}" for row in rows))
+            parts.append(
+                f"{escape(title)}\n\n" + "\n".join(f"- {escape(published_line(row))}" for row in rows)
+            )
     return "\n\n".join(parts) + "\n"
 
 
-def _published(row: PublishedRow) -> str:
+def published_line(row: PublishedRow) -> str:
+    """A published value and its model, not escaped."""
     what = ", ".join(part for part in (row.arch, row.resolution and f"{row.resolution} px") if part)
     return f"{row.model}{f' ({what})' if what else ''}: {row.value:g}"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dune_bench.errors import UnavailableError, UsageError
-from dune_bench.registry.lookup import Registry, load_registry
+from dune_bench.registry.lookup import load_registry
 from dune_bench.registry.suggest import did_you_mean
 from dune_bench.report.board import Board, make_board
 from dune_bench.report.html_page import html_page
@@ -21,6 +21,7 @@ from dune_bench.results.store import ResultStore, write_atomic
 
 PANELS = "panels"
 """Folder of a runs folder where `dune-bench panel` writes."""
+Students = Sequence[StudentTable]
 
 
 @dataclass(frozen=True)
@@ -39,42 +40,42 @@ class Written:
     notes: tuple[str, ...]
 
 
-def _md(board: Board, panels: Path | None) -> Rendered:
-    del panels
+def _md(board: Board, panels: Path | None, students: Students) -> Rendered:
+    del panels, students
     return Rendered({"leaderboard.md": markdown(board).encode()})
 
 
-def _csv(board: Board, panels: Path | None) -> Rendered:
-    del panels
+def _csv(board: Board, panels: Path | None, students: Students) -> Rendered:
+    del panels, students
     return Rendered({"leaderboard.csv": csv_text(board).encode()})
 
 
-def _html(board: Board, panels: Path | None) -> Rendered:
-    page = html_page(board, panels)
+def _html(board: Board, panels: Path | None, students: Students) -> Rendered:
+    page = html_page(board, panels, students=students)
     return Rendered({"leaderboard.html": page.html.encode()}, page.notes)
 
 
-def _latex(board: Board, panels: Path | None) -> Rendered:
-    del panels
+def _latex(board: Board, panels: Path | None, students: Students) -> Rendered:
+    del panels, students
     return Rendered({"leaderboard.tex": leaderboard_latex(board).encode()})
 
 
-def _png(board: Board, panels: Path | None) -> Rendered:
+def _png(board: Board, panels: Path | None, students: Students) -> Rendered:
     # matplotlib takes a second to import; the other formats go without.
     from dune_bench.report.plots import png_files
 
-    del panels
+    del panels, students
     return Rendered({f"plots/{name}": content for name, content in png_files(board).items()})
 
 
-def _pdf(board: Board, panels: Path | None) -> Rendered:
+def _pdf(board: Board, panels: Path | None, students: Students) -> Rendered:
     from dune_bench.report.plots import pdf_file
 
-    del panels
+    del panels, students
     return Rendered({"leaderboard.pdf": pdf_file(board)})
 
 
-FORMATS: dict[str, Callable[[Board, Path | None], Rendered]] = {
+FORMATS: dict[str, Callable[[Board, Path | None, Students], Rendered]] = {
     "md": _md,
     "csv": _csv,
     "html": _html,
@@ -82,7 +83,7 @@ FORMATS: dict[str, Callable[[Board, Path | None], Rendered]] = {
     "png": _png,
     "pdf": _pdf,
 }
-"""Format -> what it writes, from the board and the folder of pictures (if any)."""
+"""Format -> what it writes, from the board, the folder of pictures and the teachers' tables (if any)."""
 
 
 TEACHERS: dict[str, tuple[str, Callable[[Sequence[StudentTable]], str]]] = {
@@ -90,7 +91,7 @@ TEACHERS: dict[str, tuple[str, Callable[[Sequence[StudentTable]], str]]] = {
     "csv": ("teachers.csv", teachers_csv),
     "latex": ("teachers.tex", teachers_latex),
 }
-"""Format -> file and content of the tables against the teachers; the other formats have none."""
+"""Format -> file and content of the tables against the teachers; `html` has a section, the others nothing."""
 
 
 def read_board(runs: Path) -> Board:
@@ -136,29 +137,25 @@ def write_leaderboard(
             raise UsageError(f"--format: unknown format {name!r}{did_you_mean(name, FORMATS)}")
     if panel and not teachers:
         raise UsageError("--panel goes with --teachers: it names the encoders of the mean rank")
-    if teachers and not set(formats) & set(TEACHERS):
-        raise UsageError(f"--teachers has no {', '.join(formats)}: add one of {', '.join(TEACHERS)}")
+    if teachers and not set(formats) & {*TEACHERS, "html"}:
+        raise UsageError(f"--teachers has no {', '.join(formats)}: add one of {', '.join(TEACHERS)}, html")
     needs_cards = teachers or also or include
     registry = load_registry(tuple(include)) if needs_cards else None
     merged = merge(runs, also, registry) if registry else _own(runs)
     board = _board(merged, runs)
     if panels is None and (runs / PANELS).is_dir():
         panels = runs / PANELS
+    students: Students = ()
+    if teachers and registry:
+        students = student_tables(merged.found, board, ResultStore(runs), registry, panel)
     files: dict[str, bytes] = {}
     notes = [*merged.notes, *(f"left out: {refused.reason}" for refused in board.refused)]
     for name in dict.fromkeys(formats):
-        rendered = FORMATS[name](board, panels)
+        rendered = FORMATS[name](board, panels, students)
         notes += rendered.notes
         files |= rendered.files
-    if teachers and registry:
-        files |= _teachers(merged, board, runs, registry, formats, panel)
+    if students:
+        files |= {file: text(students).encode() for n, (file, text) in TEACHERS.items() if n in formats}
     for file, content in files.items():
         write_atomic(out / file, content)
     return Written(tuple(out / file for file in files), tuple(notes))
-
-
-def _teachers(
-    merged: Merged, board: Board, runs: Path, registry: Registry, formats: Sequence[str], panel: Sequence[str]
-) -> dict[str, bytes]:
-    tables = student_tables(merged.found, board, ResultStore(runs), registry, panel)
-    return {file: text(tables).encode() for name, (file, text) in TEACHERS.items() if name in formats}

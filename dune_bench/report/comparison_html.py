@@ -1,0 +1,133 @@
+"""A comparison as one HTML file: the samples where B loses most, with the pictures of A and B side by side.
+
+The pictures are those that `dune-bench panel` made; for those that are missing the page gives the command.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from dune_bench.report.comparison import HEADER, NOTE, row, who, worst_rows, worst_title
+from dune_bench.report.format import column_name
+from dune_bench.report.html_pictures import as_data
+from dune_bench.report.html_table import bullets, safe
+from dune_bench.results.compare import Compared, Comparison, TaskComparison
+from dune_bench.results.store import safe_name
+
+MAX_BYTES = 20_000_000
+"""Of pictures in one page; the rest are named."""
+_STYLE = (
+    ":root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;margin:1rem auto;max-width:90rem;"
+    "padding:0 1rem}table{border-collapse:collapse}th,td{padding:.2rem .6rem;text-align:left;"
+    "border-bottom:1px solid #8886}.scroll{overflow:auto}.pair{display:grid;gap:1rem;"
+    "grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr))}figure{margin:0}"
+    "img{max-width:100%;height:auto}h3{overflow-wrap:anywhere}"
+)
+
+
+@dataclass
+class _Album:
+    """Pictures below `folder` until `room` bytes are full.  missing: (side, task, sample)."""
+
+    folder: Path
+    room: int = MAX_BYTES
+    missing: list[tuple[Compared, TaskComparison, str]] = field(default_factory=list)
+
+    def figure(self, letter: str, side: Compared, task: TaskComparison, sample: str, value: str) -> str:
+        caption = f"<figcaption>{letter}: {safe(side.label)}, {safe(value)}</figcaption>"
+        folder = self.folder / safe_name(side.label) / safe_name(column_name(task.task))
+        path = folder / f"{safe_name(sample)}.png"
+        if not path.is_file():
+            self.missing.append((side, task, sample))
+            return f"<figure>{caption}<p>No picture yet.</p></figure>"
+        try:
+            data, (width, height) = as_data(path)
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            return f"<figure>{caption}<p>Not readable as a picture ({type(error).__name__}).</p></figure>"
+        if len(data) > self.room:
+            return f"<figure>{caption}<p>Left out: the page would grow too large.</p></figure>"
+        self.room -= len(data)
+        alt = safe(f"{side.label} on {sample}: image, truth, prediction, error")
+        return f'<figure>{caption}<img src="{data}" width="{width}" height="{height}" alt="{alt}"></figure>'
+
+
+def comparison_page(comparison: Comparison, runs: Path) -> str:
+    """The whole page.  runs: folder whose `panels` hold the pictures.  The same files give the same bytes."""
+    album = _Album(runs / "panels")
+    title = f"{safe(who(comparison.second))} against {safe(who(comparison.first))}"
+    parts = [
+        f"<h1>{title}</h1>",
+        f"<p>A: {safe(who(comparison.first))}<br>B: {safe(who(comparison.second))}</p>",
+        _table("Every task", HEADER, [row(task) for task in comparison.tasks]),
+        f"<p>{safe(NOTE)}</p><p>Pictures are filed by an encoder's name, not its weights: those of an "
+        "older checkpoint stay until <code>dune-bench panel</code> draws them again.</p>",
+        *(_task(comparison, task, album) for task in comparison.tasks if task.worst),
+    ]
+    if album.missing:
+        commands = _commands(comparison, album, runs)
+        parts.append(
+            "<h2>Pictures not made yet</h2><p>These commands make them; add the run's own options, if any."
+            f"</p><ul>{bullets(commands)}</ul>"
+        )
+    if comparison.left_out:
+        lines = [f"{entry.task}: {entry.reason}" for entry in comparison.left_out]
+        parts.append(f"<h2>Not compared</h2><ul>{bullets(lines)}</ul>")
+    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        f"style-src 'sha256-{digest}'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><main>\n"
+        + "\n".join(parts)
+        + "\n</main></body></html>\n"
+    )
+
+
+def _task(comparison: Comparison, task: TaskComparison, album: _Album) -> str:
+    parts = [f"<h2>{safe(worst_title(task))}</h2>"]
+    for sample, (_, group, first, second, change) in zip(task.worst, worst_rows(task), strict=True):
+        a = album.figure("A", comparison.first, task, sample.id, first)
+        b = album.figure("B", comparison.second, task, sample.id, second)
+        parts.append(
+            f"<h3>{safe(sample.id)}</h3><p>{safe(group)}: B − A {safe(change)}</p>"
+            f'<div class="pair">{a}{b}</div>'
+        )
+    return "\n".join(parts)
+
+
+def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{safe(text)}</th>' for text in header)
+    body = "\n".join(
+        f'<tr><th scope="row">{safe(line[0])}</th>'
+        + "".join(f"<td>{safe(t)}</td>" for t in line[1:])
+        + "</tr>"
+        for line in rows
+    )
+    return (
+        f'<div class="scroll" role="region" aria-label="{safe(caption)}" tabindex="0"><table>'
+        f"<caption>{safe(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _commands(comparison: Comparison, album: _Album, runs: Path) -> list[str]:
+    commands = []
+    for task in comparison.tasks:
+        for side in (comparison.first, comparison.second):
+            samples = [sample for whose, of, sample in album.missing if whose is side and of is task]
+            if samples:
+                commands.append(_command(side, task, samples, runs))
+    return commands
+
+
+def _command(side: Compared, task: TaskComparison, samples: Sequence[str], runs: Path) -> str:
+    weights = {"random": ["--weights", "random"], "file": ["--weights", "PATH"]}.get(side.encoder.weights, [])
+    words = ["dune-bench", "panel", side.encoder.id, "--task", task.task.id, *weights]
+    return shlex.join([*words, "--samples", ",".join(samples), "--runs", runs.as_posix()])
