@@ -29,9 +29,11 @@ from dune_bench.probes.base import FeatureSource, Head, ProbeContext, SilentProg
 from dune_bench.probes.correspondence_truth import lattice, pair_truth
 from dune_bench.probes.depth import DepthPrediction, DepthProbe
 from dune_bench.probes.pair_poses import PairPose, lift, pose_by_pnp
-from dune_bench.probes.recon3d import PairPrediction
-from dune_bench.probes.reloc import DEPTH_ROLE, Outcome, QueryPose, ScenePrediction, most_queries
+from dune_bench.probes.recon3d_match_depth import PairPrediction
+from dune_bench.probes.reloc import ScenePrediction, most_queries
+from dune_bench.probes.reloc_answers import Outcome, QueryPose
 from dune_bench.probes.reloc_frames import BINS, bin_breakdowns
+from dune_bench.probes.reloc_match_depth import DEPTH_ROLE
 from dune_bench.registry.cards import TaskCard
 from dune_bench.registry.lookup import Registry, load_registry
 from dune_bench.registry.paths import features_cache

@@ -30,8 +30,9 @@ from dune_bench.probes.hmr_bodies import View
 from dune_bench.probes.hmr_people import people_of
 from dune_bench.probes.hmr_prediction import PeoplePrediction, nobody, place
 from dune_bench.probes.pair_poses import PairPose
-from dune_bench.probes.recon3d import DEPTH_HEAD, PairPrediction
-from dune_bench.probes.reloc import Outcome, QueryPose, ScenePrediction, fixed_pose, most_queries
+from dune_bench.probes.recon3d_match_depth import DEPTH_HEAD, PairPrediction
+from dune_bench.probes.reloc import ScenePrediction, fixed_pose, most_queries
+from dune_bench.probes.reloc_answers import Outcome, QueryPose
 from dune_bench.probes.semseg import SegPrediction
 from dune_bench.registry.cards import TaskCard
 from dune_bench.registry.lookup import Registry

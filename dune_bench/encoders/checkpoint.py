@@ -45,10 +45,14 @@ def read_checkpoint(path: Path) -> State:
             raise TaskError(
                 f"{path}: not a readable safetensors file ({_line(error)}): get it again"
             ) from error
-    return _plain_state(_load_torch(path), path)
+    return _plain_state(load_torch(path), path)
 
 
-def _load_torch(path: Path) -> object:
+def load_torch(path: Path) -> object:
+    """The whole content of a torch file: tensors, plain containers and values, `ALLOWED_GLOBALS`.
+
+    Raises TaskError if the file is damaged or holds anything else; nothing of it is executed.
+    """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(ALLOWED_GLOBALS)):
             # About unusual pickle protocols; whether the file is read says enough.

@@ -35,8 +35,12 @@ _EXPRESSION_AT = {400: 300, 20: 10}
 """Columns of `shapedirs` -> where expression starts: the full files and the first release's."""
 HINT = (
     "register at https://smpl-x.is.tue.mpg.de, download the SMPL-X model and give the path of its "
-    "SMPLX_NEUTRAL.npz"
+    "SMPLX_NEUTRAL.npz, or of the folder it is in"
 )
+FILES = {"neutral": "SMPLX_NEUTRAL.npz", "male": "SMPLX_MALE.npz", "female": "SMPLX_FEMALE.npz"}
+"""The licensed files by gender.  The same betas are another body in each of them."""
+SUBFOLDERS = ("", "smplx", "models/smplx")
+"""Where they lie in a folder: in itself, as the `smplx` package wants it, or as the archive unpacks."""
 
 _FINGERS = ("index", "middle", "pinky", "ring", "thumb")
 JOINT_NAMES = (
@@ -116,12 +120,12 @@ class SmplxBody(BodyModel):
     def _pose(self, parameters: Mapping[str, Tensor]) -> BodyOutput:
         shape = torch.cat([parameters["betas"], parameters["expression"]], -1)
         size = len(shape)
-        heads = self._joint_template + (shape @ self._joint_shape).reshape(size, -1, 3)
+        heads = self._joint_template + (shape @ self._joint_shape).reshape(size, JOINTS, 3)
         rotations = _all_rotations(parameters)
         eye = torch.eye(3, dtype=shape.dtype, device=shape.device)
-        bend = (rotations[:, 1:] - eye).reshape(size, -1)
+        bend = (rotations[:, 1:] - eye).flatten(1)
         moved = shape @ self._shape + bend @ self._corrective
-        vertices = self._template + moved.reshape(size, -1, 3)
+        vertices = self._template + moved.reshape(size, *self._template.shape)
         offsets = torch.cat([heads[:, :1], heads[:, 1:] - heads[:, list(self._tree.parents[1:])]], 1)
         turned, positions = self._tree.pose(rotations, offsets)
         vertices = skin(vertices, self._weights, turned, heads, positions)
@@ -171,8 +175,52 @@ def read_smplx(
     return SmplxBody(arrays, betas, expressions, tree, dtype)
 
 
+def smplx_files(root: Path) -> dict[str, Path]:
+    """The model files in a folder by gender, those of FILES that are there; neutral is.
+
+    Raises UnavailableError without the neutral one, saying where it comes from and where it goes.
+    """
+    places = [root / sub for sub in SUBFOLDERS]
+    found = {
+        gender: place / name
+        for gender, name in FILES.items()
+        for place in reversed(places)
+        if (place / name).is_file()
+    }
+    if "neutral" not in found:
+        searched = ", ".join(sub + "/" if sub else "itself" for sub in SUBFOLDERS)
+        near = [place / f"{Path(FILES['neutral']).stem}.pkl" for place in places]
+        pickled = (
+            "; the .pkl that is there is never loaded, take the .npz" if any(map(Path.is_file, near)) else ""
+        )
+        raise UnavailableError(
+            f"no {FILES['neutral']} in {root} (in {searched}){pickled}: register at "
+            f"https://smpl-x.is.tue.mpg.de, download the SMPL-X model and put the file there"
+        )
+    return found
+
+
+def check_smplx(root: Path) -> dict[str, Path]:
+    """The model files in a folder by gender, each read whole and checked as `read_smplx` does.
+
+    Raises UnavailableError as `smplx_files`; UsageError for a damaged file, or for two genders with the
+    same template: one is a copy under another's name, and its errors would be wrong but plausible.
+    """
+    found, templates = smplx_files(root), dict[str, Tensor]()
+    for gender, path in found.items():
+        template = read_smplx(path)._template
+        for other, known in templates.items():
+            if torch.equal(template, known):
+                raise UsageError(
+                    f"{path} holds the body of {found[other]}: one is a renamed copy, get it again"
+                )
+        templates[gender] = template
+    return found
+
+
 def build(path: Path | None, dtype: torch.dtype) -> BodyModel:
-    """The user's model.  Raises UnavailableError without a path: nothing is shipped."""
+    """The user's model: of a file, or the neutral one of a folder.  Raises UnavailableError without a
+    path: nothing is shipped."""
     if path is None:
         raise UnavailableError(f"the body model smplx has a licence of its own and does not ship: {HINT}")
-    return read_smplx(path, dtype)
+    return read_smplx(smplx_files(path)["neutral"] if path.is_dir() else path, dtype)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -94,7 +95,8 @@ class ProbeContext:
     """What a probe may use beside its arguments.
 
     classes: names of the dataset's labels.  chunk_bytes: budget of one block of features in memory.
-    rng: seeded generator of this (task, seed).
+    rng: seeded generator of this (task, seed).  training: folder of this one fit, where a long one
+    leaves what it takes to go on after an interruption; None: it starts anew.
     """
 
     classes: tuple[str, ...] = ()
@@ -102,6 +104,7 @@ class ProbeContext:
     chunk_bytes: int = 64 * 2**20
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     progress: Progress = field(default_factory=SilentProgress)
+    training: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,21 @@
 """Map-free relocalization: the metric pose of each query of a scene relative to its one reference view.
 
-Protocol `match-depth`: nothing is learned for the task.  Tokens of the reference and the query are
-matched, the reference's points are lifted by the metric depth of the encoder's own depth head, and
-PnP gives the query's pose; the confidence is the number of inliers.
+One probe, several ways: matched tokens lifted by the encoder's own depth head (`reloc_match_depth`), or
+the maps of a two-view decoder (`reloc_two_view`).  Nothing is fitted here; all are scored alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dune_bench.data.base import Lazy
-from dune_bench.data.samples import RelocScene, Sample, View
-from dune_bench.encoders.base import Features
+from dune_bench.data.samples import RelocScene, Sample
 from dune_bench.errors import TaskError
-from dune_bench.geometry.cameras import Camera
-from dune_bench.geometry.robust import Failure
 from dune_bench.probes.base import (
     Breakdown,
     FeatureSource,
@@ -31,47 +26,18 @@ from dune_bench.probes.base import (
     Stats,
     Upstream,
 )
-from dune_bench.probes.depth import DepthProbe
-from dune_bench.probes.grids import TokenGrid
-from dune_bench.probes.pair_matches import MatchConstants, UnmatchableError, match_pair
-from dune_bench.probes.pair_poses import PoseConstants, lift, pose_by_pnp
+from dune_bench.probes.reloc_answers import Outcome, QueryPose
 from dune_bench.probes.reloc_frames import bin_breakdowns, reduce_scenes, scene_rows
-from dune_bench.probes.stream import grid_of
+from dune_bench.probes.reloc_match_depth import RelocMatchDepth, localize_match_depth
+from dune_bench.probes.reloc_two_view import (
+    RelocEssential,
+    RelocPnp,
+    RelocPnpDirect,
+    RelocTwoView,
+    localize_two_view,
+)
 
 Floats = NDArray[np.float64]
-DEPTH_ROLE = "depth_head"
-MIN_MATCHES = 4
-"""Below this no solver is asked: P3P takes three points and a fourth to choose."""
-
-
-class Outcome(IntEnum):
-    """How a query ended; stored with each query's statistics."""
-
-    answered = 0
-    bad_features = 1
-    bad_camera = 2
-    too_few_matches = 3
-    no_pose = 4
-
-
-class RelocMatchDepth(ProtocolConstants):
-    """Constants of `reloc/*/match-depth`; docs/tasks/reloc.md explains each."""
-
-    matching: MatchConstants
-    lift: Literal["reference_depth"]
-    pose: PoseConstants
-    confidence: Literal["inliers"]
-
-
-@dataclass(frozen=True)
-class QueryPose:
-    """Answer to one query.  T_query_ref: float64 (4, 4), points of the reference camera to the query's,
-    metres; None unless the outcome is `answered`.  confidence: inliers.  matches: reciprocal ones."""
-
-    T_query_ref: Floats | None
-    confidence: float
-    matches: int
-    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -83,36 +49,17 @@ class ScenePrediction:
     width: int
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """One image as the matching takes it: its camera, None if its intrinsics cannot be of it."""
-
-    features: Features
-    camera: Camera | None
-
-
-@dataclass(frozen=True)
-class _Depth:
-    """The upstream head, known to be one of depth."""
-
-    probe: DepthProbe
-    head: Head
-    features: FeatureSource
-
-    def of(self, view: View, ctx: ProbeContext) -> Floats | None:
-        """Metres (H, W) at the image's size; None if the features it is read from are not finite."""
-        if not bool(self.features.one(view.image.id).patch.isfinite().all()):
-            return None
-        (found,) = self.probe.depths(self.features, [view.image.id], self.head, ctx)
-        return found.depth(view.image.size)
-
-
-class RelocProbe(Probe[RelocMatchDepth]):
-    """Protocol `match-depth`: PnP on matches lifted by the reference's depth; nothing is fitted."""
+class RelocProbe(Probe[ProtocolConstants]):
+    """Protocols `match-depth`, and `essential`, `pnp`, `pnp-direct` on the decoder of a recon3d task."""
 
     name = "reloc"
     sample_type = RelocScene
-    protocols: ClassVar[Mapping[str, type[ProtocolConstants]]] = {"match-depth": RelocMatchDepth}
+    protocols: ClassVar[Mapping[str, type[ProtocolConstants]]] = {
+        "match-depth": RelocMatchDepth,
+        "essential": RelocEssential,
+        "pnp": RelocPnp,
+        "pnp-direct": RelocPnpDirect,
+    }
     score_version = 1
     fit_version = 1
 
@@ -123,7 +70,7 @@ class RelocProbe(Probe[RelocMatchDepth]):
         upstream: Mapping[str, Upstream],
         ctx: ProbeContext,
     ) -> Head:
-        """An empty head: the protocol only uses the upstream depth head."""
+        """An empty head: the protocols only use upstream heads."""
         del features, samples, upstream, ctx
         return Head({})
 
@@ -136,55 +83,25 @@ class RelocProbe(Probe[RelocMatchDepth]):
         ctx: ProbeContext,
     ) -> Iterator[ScenePrediction]:
         """Poses of every scene's queries.  A query without a pose is an answer of its own, with its
-        outcome.  Raises TaskError if `requires` names no depth head."""
+        outcome.  Raises TaskError if `requires` does not name the head that the protocol takes."""
         del head
-        depth = _depth_head(upstream)
         width = most_queries(samples)
-        for scene in samples:
-            yield ScenePrediction(self._localize(features, scene, depth, ctx), width)
+        for answers in self._answers(features, samples, upstream, ctx):
+            yield ScenePrediction(answers, width)
 
-    def _localize(
-        self, features: FeatureSource, scene: RelocScene, depth: _Depth, ctx: ProbeContext
-    ) -> tuple[QueryPose, ...]:
-        reference = _see(features, scene.reference)
-        metres = depth.of(scene.reference, ctx)
-        grid = grid_of(features)
-        answers = []
-        for view in scene.queries:
-            query = _see(features, view)
-            if reference.camera is None or query.camera is None:
-                answers.append(_unanswered(Outcome.bad_camera))
-            elif metres is None:
-                answers.append(_unanswered(Outcome.bad_features))
-            else:
-                answers.append(self._pose(reference, reference.camera, query, query.camera, metres, grid))
-        return tuple(answers)
-
-    def _pose(
+    def _answers(
         self,
-        reference: _Seen,
-        camera1: Camera,
-        query: _Seen,
-        camera2: Camera,
-        metres: Floats,
-        grid: TokenGrid,
-    ) -> QueryPose:
-        """Matches in pixels of the original images, lifted in the reference, to a pose."""
-        p = self.protocol
-        try:
-            matches = match_pair(
-                reference.features, query.features, grid, grid, camera1.size, camera2.size, p.matching
-            )
-        except UnmatchableError:
-            return _unanswered(Outcome.bad_features)
-        if len(matches) < MIN_MATCHES:
-            return _unanswered(Outcome.too_few_matches, len(matches))
-        points3d = lift(matches.points1, metres, camera1)
-        found = pose_by_pnp(points3d, matches.points2, camera2, p.pose.options())
-        if isinstance(found, Failure):
-            return _unanswered(Outcome.no_pose, len(matches))
-        inliers = float(found.inliers.sum())
-        return QueryPose(found.T_cam_world, inliers, len(matches), Outcome.answered)
+        features: FeatureSource,
+        samples: Lazy[RelocScene],
+        upstream: Mapping[str, Upstream],
+        ctx: ProbeContext,
+    ) -> Iterator[tuple[QueryPose, ...]]:
+        match self.protocol:
+            case RelocMatchDepth():
+                return localize_match_depth(features, samples, upstream, self.protocol, ctx)
+            case RelocTwoView():
+                return localize_two_view(samples, upstream, self.protocol, ctx)
+        raise TaskError(f"reloc has no way for {type(self.protocol).__name__}")
 
     def score(self, prediction: ScenePrediction, sample: Sample) -> dict[str, NDArray[Any]]:
         """Per query, padded to the width: see `scene_rows`; beside these `pose` (width, 7), the answer
@@ -234,22 +151,3 @@ def stack(rows: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]
     """Statistics of several scenes, as `reduce` takes them."""
     listed = list(rows)
     return {name: np.stack([row[name] for row in listed]) for name in listed[0]}
-
-
-def _depth_head(upstream: Mapping[str, Upstream]) -> _Depth:
-    found = upstream.get(DEPTH_ROLE)
-    if found is None or not isinstance(found.probe, DepthProbe):
-        raise TaskError(f"reloc lifts matches by a depth head: name a depth task in requires.{DEPTH_ROLE}")
-    return _Depth(found.probe, found.head, found.features)
-
-
-def _see(features: FeatureSource, view: View) -> _Seen:
-    try:
-        camera = Camera(view.K, view.image.size)
-    except TaskError:  # intrinsics of another size: an outcome, counted with the others
-        camera = None
-    return _Seen(features.one(view.image.id), camera)
-
-
-def _unanswered(outcome: Outcome, matches: int = 0) -> QueryPose:
-    return QueryPose(None, float("nan"), matches, outcome)

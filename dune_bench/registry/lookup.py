@@ -27,6 +27,7 @@ ENTRY_POINTS = "dune_bench"
 ADAPTERS = {
     "timm": "dune_bench.encoders.timm:TimmEncoder",
     "dune": "dune_bench.encoders.dune:DuneEncoder",
+    "mast3r": "dune_bench.encoders.mast3r:Mast3rEncoder",
     "file": "dune_bench.encoders.file:FileEncoder",
     "random": "dune_bench.encoders.random:RandomEncoder",
     "pixels": "dune_bench.encoders.pixels:PixelsEncoder",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from dune_bench.run.metrics import intervals_of, make_breakdowns, make_metrics, 
 from dune_bench.run.plan import TaskNode
 from dune_bench.run.probing import Arrays, rng_of, score_all
 from dune_bench.run.record import Findings
-from dune_bench.run.scratch import Stores
+from dune_bench.run.scratch import Stores, training_folder
 from dune_bench.run.ui import RunUI
 
 SetKey = tuple[str, str, InputPolicy]
@@ -156,11 +156,15 @@ class Evaluation:
             return Head({})
         upstream = self._upstream(node, seed, split)
         features = self._extracted(node, split).features[self.keys.view(node)]
-        with self._phase(node, "fitting", "steps") as progress:
-            context = self._context(node, seed, split, progress)
+        key = self.keys.head(node, seed)
+        with (
+            self._phase(node, "fitting", "steps") as progress,
+            training_folder(self.stores.training, key, self.keys.request.fresh) as folder,
+        ):
+            context = replace(self._context(node, seed, split, progress), training=folder)
             head = self.keys.probes[node.id].fit(features, split.samples, upstream, context)
-        about = {"encoder": self.keys.source.card.id, "task": node.id, "seed": seed}
-        self.stores.heads.write(self.keys.head(node, seed), head, about)
+            about = {"encoder": self.keys.source.card.id, "task": node.id, "seed": seed}
+            self.stores.heads.write(key, head, about)
         return head
 
     def _upstream(self, node: TaskNode, seed: int | None, split: Split) -> dict[str, Upstream]:

@@ -23,10 +23,12 @@ from dune_bench.run.ui import RunUI
 
 @dataclass(frozen=True)
 class Stores:
-    """heads, features: where they are looked for and put."""
+    """heads, features: where they are looked for and put.  training: parent of the folders of fits under
+    way, each named by the key of its head."""
 
     heads: HeadStore
     features: FeatureCache
+    training: Path
 
 
 @contextmanager
@@ -34,18 +36,32 @@ def open_stores(request: RunRequest, facts: EncoderFacts, ui: RunUI) -> Iterator
     """The stores for an encoder.  Without a digest they vanish with the block: nothing could tell
     later whose features they were."""
     if facts.digest is not None:
-        yield Stores(
-            HeadStore(request.runs / "heads", ui.warning), FeatureCache(features_cache(), ui.warning)
-        )
+        yield _stores(request.runs, features_cache(), ui)
         return
     parent = cache_root() / "scratch"
     create_folder(parent)
     _remove_leftovers(parent)
     prefix = f"{socket.gethostname()}-{os.getpid()}-"
     with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as name:
-        yield Stores(
-            HeadStore(Path(name) / "heads", ui.warning), FeatureCache(Path(name) / "features", ui.warning)
-        )
+        yield _stores(Path(name), Path(name) / "features", ui)
+
+
+@contextmanager
+def training_folder(parent: Path, key: str, fresh: bool) -> Iterator[Path]:
+    """The folder of one fit.  What an interrupted one left there is gone on with, unless `fresh`; when
+    the block ends well the checkpoints are removed, and logs stay."""
+    folder = parent / key[:2] / key
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    yield folder
+    for checkpoint in folder.glob("step-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _stores(home: Path, features: Path, ui: RunUI) -> Stores:
+    return Stores(
+        HeadStore(home / "heads", ui.warning), FeatureCache(features, ui.warning), home / "training"
+    )
 
 
 def _remove_leftovers(parent: Path) -> None:

@@ -12,7 +12,15 @@ import torch
 
 from dune_bench.errors import UnavailableError, UsageError
 from dune_bench.models.body_models import load_body_model
-from dune_bench.models.body_smplx import FACE_VERTICES, JOINT_NAMES, SHAPES, read_smplx
+from dune_bench.models.body_smplx import (
+    FACE_VERTICES,
+    FILES,
+    JOINT_NAMES,
+    SHAPES,
+    check_smplx,
+    read_smplx,
+    smplx_files,
+)
 from tests.models import synthetic_smplx
 from tests.models.conftest import random_parameters
 
@@ -142,3 +150,42 @@ def test_cut_file_is_one_clear_line(tmp_path: Path, smplx_file: Path) -> None:
             archive.writestr(f"{key}.npy", b"\x93NUMPY")
     with pytest.raises(UsageError, match=r"cannot be read as an \.npz"):
         read_smplx(path)
+
+
+def test_neutral_file_of_a_folder_is_found_as_archives_unpack_it(tmp_path: Path, smplx_file: Path) -> None:
+    for i, place in enumerate(("", "smplx", "models/smplx")):
+        root = tmp_path / str(i)
+        (root / place).mkdir(parents=True)
+        (root / place / FILES["neutral"]).symlink_to(smplx_file)
+        (root / place / FILES["male"]).symlink_to(smplx_file)
+        assert smplx_files(root) == {g: root / place / FILES[g] for g in ("neutral", "male")}
+    assert load_body_model("smplx", root).vertex_count == 10475
+
+
+def test_folder_without_the_licensed_file_says_where_it_comes_from_and_goes(tmp_path: Path) -> None:
+    (tmp_path / FILES["male"]).touch()
+    with pytest.raises(
+        UnavailableError, match=r"no SMPLX_NEUTRAL\.npz in .*register at https://smpl-x"
+    ) as caught:
+        load_body_model("smplx", tmp_path)
+    assert caught.value.exit_code == 3
+    assert "never loaded" not in str(caught.value)
+    (tmp_path / "SMPLX_NEUTRAL.pkl").touch()
+    with pytest.raises(UnavailableError, match=r"the \.pkl that is there is never loaded") as caught:
+        check_smplx(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_neutral_file_under_a_gendered_name_is_refused(tmp_path: Path, smplx_file: Path) -> None:
+    (tmp_path / FILES["neutral"]).symlink_to(smplx_file)
+    assert list(check_smplx(tmp_path)) == ["neutral"]
+    (tmp_path / FILES["female"]).symlink_to(smplx_file)
+    with pytest.raises(UsageError, match=r"SMPLX_FEMALE\.npz holds the body of .*SMPLX_NEUTRAL\.npz"):
+        check_smplx(tmp_path)
+
+
+def test_damaged_file_of_a_folder_is_named(tmp_path: Path, smplx_file: Path) -> None:
+    (tmp_path / FILES["neutral"]).symlink_to(smplx_file)
+    (tmp_path / FILES["male"]).write_bytes(b"cut")
+    with pytest.raises(UsageError, match=r"SMPLX_MALE\.npz cannot be read as an \.npz"):
+        check_smplx(tmp_path)

@@ -21,7 +21,9 @@ from dune_bench.probes.grids import TokenGrid
 from dune_bench.probes.pair_matches import token_centres
 from dune_bench.probes.pair_points import pair_statistics
 from dune_bench.probes.pair_poses import PairPose
-from dune_bench.probes.recon3d import BINNED, PairPrediction, Recon3dMatchDepth, Recon3dProbe
+from dune_bench.probes.recon3d import BINNED, Recon3dProbe
+from dune_bench.probes.recon3d_match_depth import PairPrediction
+from dune_bench.probes.recon3d_protocol import Recon3dMatchDepth
 from dune_bench.registry.cards import TaskCard, load_card
 from tests.probes.fake_features import FakeFeatures, depth_sample
 from tests.probes.fake_room import SIZE, depth_at, intrinsics, lazy_pairs, pair, relative, turn

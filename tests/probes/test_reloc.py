@@ -18,11 +18,13 @@ from dune_bench.errors import TaskError
 from dune_bench.geometry.cameras import Camera, pixel_centres, project, scale_intrinsics
 from dune_bench.geometry.poses import invert, transform
 from dune_bench.geometry.robust import AbsolutePose
-from dune_bench.probes import reloc
+from dune_bench.probes import reloc_match_depth
 from dune_bench.probes.base import ProbeContext
 from dune_bench.probes.pair_matches import match_pair
 from dune_bench.probes.pair_poses import lift, pose_by_pnp
-from dune_bench.probes.reloc import Outcome, RelocMatchDepth, RelocProbe, fixed_pose, stack
+from dune_bench.probes.reloc import RelocProbe, ScenePrediction, fixed_pose, stack
+from dune_bench.probes.reloc_answers import Outcome, QueryPose
+from dune_bench.probes.reloc_match_depth import RelocMatchDepth
 from dune_bench.registry.cards import TaskCard, load_card
 from tests.probes import reloc_scenes as toy
 from tests.probes.fake_features import FakeFeatures
@@ -91,8 +93,8 @@ def test_true_matches_on_rendered_rooms_give_the_pose() -> None:
             found = pose_by_pnp(points3d[inside], points2[inside], seen, probe().protocol.pose.options())
             assert isinstance(found, AbsolutePose)
             one = replace(scene, queries=(query,))
-            answer = reloc.QueryPose(found.T_cam_world, 1.0, 9, Outcome.answered)
-            stats = probe().score(reloc.ScenePrediction((answer,), 1), one)
+            answer = QueryPose(found.T_cam_world, 1.0, 9, Outcome.answered)
+            stats = probe().score(ScenePrediction((answer,), 1), one)
             assert stats["rot_deg"][0] < 0.01
             assert stats["trans_m"][0] < 1e-3
 
@@ -119,7 +121,7 @@ def test_points_left_at_network_size_are_not_a_small_error(monkeypatch: pytest.M
         return match_pair(first, second, g1, g2, (300, 336), (300, 336), constants)
 
     features, scenes = toy.make_world([("sideways",)])
-    monkeypatch.setattr(reloc, "match_pair", mistaken)
+    monkeypatch.setattr(reloc_match_depth, "match_pair", mistaken)
     stats = scored(predicted(features, scenes), scenes)
     assert stats["rot_deg"][0, 0] > 1 or stats["trans_m"][0, 0] > 0.05
 

@@ -17,7 +17,8 @@ from dune_bench.errors import TaskError
 from dune_bench.geometry.poses import invert, pose
 from dune_bench.metrics.mapfree import FrameErrors, frame_errors, reduce_frames, score_reloc
 from dune_bench.probes.base import ProbeContext
-from dune_bench.probes.reloc import Outcome, QueryPose, ScenePrediction, stack
+from dune_bench.probes.reloc import ScenePrediction, stack
+from dune_bench.probes.reloc_answers import Outcome, QueryPose
 from dune_bench.probes.reloc_files import answers_of, write_answers, write_truth
 from dune_bench.probes.reloc_frames import bin_breakdowns, reduce_scenes, scene_rows
 from tests.probes.reloc_scenes import make_view

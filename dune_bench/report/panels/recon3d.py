@@ -30,7 +30,7 @@ from dune_bench.report.panels.export import cloud_ply, scene_glb
 from dune_bench.report.panels.shown import Panel, Shown
 
 if TYPE_CHECKING:
-    from dune_bench.probes.recon3d import PairPrediction
+    from dune_bench.probes.recon3d_match_depth import PairPrediction
 
 Floats = NDArray[np.float64]
 FRUSTUM = 0.35

@@ -29,7 +29,8 @@ from dune_bench.report.panels.colours import PREDICTION, RGB, TRUTH
 from dune_bench.report.panels.shown import Panel, Shown
 
 if TYPE_CHECKING:
-    from dune_bench.probes.reloc import QueryPose, ScenePrediction
+    from dune_bench.probes.reloc import ScenePrediction
+    from dune_bench.probes.reloc_answers import QueryPose
 
 Floats = NDArray[np.float64]
 Tile = tuple[float, float]

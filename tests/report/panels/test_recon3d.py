@@ -12,7 +12,7 @@ import trimesh
 
 from dune_bench.geometry.robust import Failure
 from dune_bench.probes.pair_poses import PairPose
-from dune_bench.probes.recon3d import PairPrediction
+from dune_bench.probes.recon3d_match_depth import PairPrediction
 from dune_bench.report.panels.clouds import Eye, look_at
 from dune_bench.report.panels.colours import BAD
 from tests.report.panels.conftest import SIZE, Draw, K, pose, shown_of, wall_pair

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dune_bench.probes.reloc import Outcome, QueryPose, ScenePrediction
+from dune_bench.probes.reloc import ScenePrediction
+from dune_bench.probes.reloc_answers import Outcome, QueryPose
 from tests.report.panels.conftest import Draw, pose, shown_of, wall_scene
 
 

@@ -1,0 +1,322 @@
+"""The human head of Multi-HMR: who is where on the token grid, and each one's body and distance.
+
+`compat=True` computes what the released models compute, their quirks included (PROTOCOLS §4.2, §9 row 6,
+§12); without it rays are (x, y), depth grows with the focal length, and every context token knows its
+place.  The head sees a frozen encoder's patch map (B, C, rows, columns), row-major; a person is a *cell*:
+(image, row, column) of the token that holds the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from dune_bench.errors import TaskError
+from dune_bench.models.human_attention import PeopleTransformer
+from dune_bench.models.human_camera import (
+    RAY_CHANNELS,
+    back_project,
+    depth_of,
+    embed_rays,
+    focal_ratio,
+    token_rays,
+)
+from dune_bench.models.rotations import rotation_from_6d
+
+SCORE_MARGIN = 1e-4
+"""Scores are kept this far from 0 and 1."""
+TABLE_STD = 0.2
+PRIOR_LOGIT = -2.19
+"""Log-odds of a head in a token before training (0.1, CornerNet's): else all the others' loss comes first."""
+RESIDUAL_GAIN = 0.01
+"""Xavier gain of the decoders: the first prediction is nearly the mean person."""
+
+
+class HumanHeadConfig(BaseModel):
+    """Shape of a head.
+
+    encoder_dim: channels of the tokens.  patch: pixels of a token's side at network size.  grid: (rows,
+    columns) of tokens.  rotations: joints with a rotation, the global one first.  betas: shape numbers;
+    expressions: face numbers, 0 for a body without.  The counts' defaults are SMPL-X's in Multi-HMR:
+    root, 21 of the body, 15 of each hand, jaw.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder_dim: int = Field(ge=1)
+    patch: int = Field(ge=1)
+    grid: tuple[int, int]
+    rotations: int = Field(default=53, ge=1)
+    betas: int = Field(default=10, ge=1)
+    expressions: int = Field(default=10, ge=0)
+    width: int = Field(default=1024, ge=1)
+    depth: int = Field(default=2, ge=1)
+    heads: int = Field(default=8, ge=1)
+    head_dim: int = Field(default=32, ge=1)
+    mlp: int = Field(default=1024, ge=1)
+    compat: bool = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if min(self.grid) < 1:
+            raise ValueError("grid: at least one row and one column")
+        if self.compat and self.grid[0] != self.grid[1]:
+            raise ValueError(
+                "grid: the released models see square images only; rectangles need compat: false"
+            )
+        return self
+
+    @property
+    def context_dim(self) -> int:
+        """Channels of a token with its ray."""
+        return self.encoder_dim + RAY_CHANNELS
+
+    @property
+    def camera_numbers(self) -> int:
+        """Camera numbers per person; the first is the distance.  The released models have two idle ones."""
+        return 3 if self.compat else 1
+
+    def mean_sizes(self) -> dict[str, int]:
+        """Numbers of each part of a person, by decoder."""
+        sizes = {"pose": 6 * self.rotations, "betas": self.betas, "camera": self.camera_numbers}
+        return {**sizes, "expression": self.expressions} if self.expressions else sizes
+
+
+@dataclass(frozen=True)
+class HumanOutput:
+    """P people in the order of `cells`.
+
+    cells: int64 (P, 3).  offset: (P, 2) of the head from the token's centre, (dx, dy) in tokens.
+    loc: (P, 2) the head in network pixels (x, y).  rotmat: (P, rotations, 3, 3).  betas: (P, betas).
+    expression: (P, expressions).  dist_raw: (P,) as predicted; dist: (P,) depth of the head along z,
+    metres.  translation: (P, 3) the head in the camera frame, metres.
+    """
+
+    cells: Tensor
+    offset: Tensor
+    loc: Tensor
+    rotmat: Tensor
+    betas: Tensor
+    expression: Tensor
+    dist_raw: Tensor
+    dist: Tensor
+    translation: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+
+class HumanHead(nn.Module):
+    """Detection and regression.  `new_head` makes one to train; `human_files` reads the released ones."""
+
+    mean_pose: Tensor
+    mean_betas: Tensor
+    mean_camera: Tensor
+
+    def __init__(self, config: HumanHeadConfig) -> None:
+        """Weights are torch's defaults, the mean person is all zeros: see `new_head`."""
+        super().__init__()
+        self.config = config
+        dim, sizes = config.encoder_dim, config.mean_sizes()
+        for name, size in sizes.items():
+            self.register_buffer(f"mean_{name}", torch.zeros(1, size))
+        self.detection = _token_mlp(dim, 1)
+        self.offset = _token_mlp(dim, 2)
+        rows, columns = config.grid
+        self.query_rows, self.query_columns, self.value_rows, self.value_columns = (
+            nn.Parameter(torch.zeros(size, config.context_dim)) for size in (rows, columns, rows, columns)
+        )
+        self.transformer = PeopleTransformer(
+            config.context_dim + sizes["pose"] + sizes["betas"] + sizes["camera"],
+            config.context_dim,
+            config.width,
+            config.depth,
+            config.heads,
+            config.head_dim,
+            config.mlp,
+        )
+        self.decoders = nn.ModuleDict({name: nn.Linear(config.width, size) for name, size in sizes.items()})
+
+    def forward(self, tokens: Tensor, K: Tensor, cells: Tensor) -> tuple[Tensor, HumanOutput]:
+        """Both parts at once, as training wants them: `detect` and `regress`."""
+        return self.detect(tokens), self.regress(tokens, K, cells)
+
+    def detect(self, tokens: Tensor) -> Tensor:
+        """(B, rows, columns) log-odds, float32, that a token holds a head.
+
+        Raises TaskError for tokens of another width or grid.
+        """
+        return _full(self.detection(self._rows_first(tokens))).squeeze(-1)
+
+    def find(self, logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Cells (P, 3) and scores (P,) of the local maxima whose score reaches the threshold.
+
+        In reading order.  compat compares clamped scores, so that neighbours at the clamp all stay.
+        """
+        score = scores(logits)
+        kept = local_maxima(score if self.config.compat else logits) & (score >= threshold)
+        return kept.nonzero(), score[kept]
+
+    def regress(self, tokens: Tensor, K: Tensor, cells: Tensor) -> HumanOutput:
+        """The people at `cells`, int64 (P, 3), in any order; those of one image see each other.
+
+        K: (B, 3, 3) in pixels of the network's image.  Raises TaskError for tokens of another width or
+        grid, cells outside it, or K of another batch.
+        """
+        config = self.config
+        tokens = self._rows_first(tokens)
+        self._check(tokens, K, cells)
+        K = _full(K)
+        image, row, column = cells.unbind(-1)
+        features = self._people(tokens, K, cells)
+        parts = {
+            name: _full(decoder(features)) + _full(getattr(self, f"mean_{name}"))
+            for name, decoder in self.decoders.items()
+        }
+        offset = _full(self.offset(tokens[image, row, column]))
+        loc = (torch.stack([column, row], -1) + 0.5 + offset) * config.patch
+        raw = parts["camera"][:, 0]
+        depth = depth_of(raw, focal_ratio(K, config.grid, config.patch, config.compat)[image], config.compat)
+        return HumanOutput(
+            cells=cells,
+            offset=offset,
+            loc=loc,
+            rotmat=rotation_from_6d(parts["pose"].reshape(-1, config.rotations, 6)),
+            betas=parts["betas"],
+            expression=parts.get("expression", raw.new_zeros(len(cells), 0)),
+            dist_raw=raw,
+            dist=depth,
+            translation=back_project(loc, K[image]) * depth[:, None],
+        )
+
+    def _people(self, tokens: Tensor, K: Tensor, cells: Tensor) -> Tensor:
+        """(P, width) features of the people.  tokens: (B, rows, columns, C)."""
+        config = self.config
+        image, row, column = cells.unbind(-1)
+        rays = embed_rays(token_rays(K, config.grid, config.patch, config.compat))
+        context = torch.cat([tokens, rays.to(tokens.dtype)], -1)
+        query = context[image, row, column] + self.query_rows[row] + self.query_columns[column]
+        means = [self.mean_pose, self.mean_betas, self.mean_camera]
+        query = torch.cat([query, *(mean.expand(len(cells), -1) for mean in means)], -1)
+        images, group, slot = _slots(image, len(tokens))
+        shape = (len(images), int(slot.max()) + 1 if len(slot) else 0)
+        queries = query.new_zeros(*shape, query.shape[-1]).index_put((group, slot), query)
+        real = torch.zeros(shape, dtype=torch.bool, device=query.device).index_put(
+            (group, slot), torch.ones_like(slot, dtype=torch.bool)
+        )
+        context = self._placed(context, cells)[images].flatten(1, 2)
+        return cast(Tensor, self.transformer(queries, real, context)[group, slot])
+
+    def _placed(self, context: Tensor, cells: Tensor) -> Tensor:
+        """The context (B, rows, columns, C) with its position terms; compat: only where people are."""
+        place = self.value_rows[:, None] + self.value_columns[None]
+        if not self.config.compat:
+            return context + place
+        image, row, column = cells.unbind(-1)
+        return context.index_put((image, row, column), context[image, row, column] + place[row, column])
+
+    def _rows_first(self, tokens: Tensor) -> Tensor:
+        """(B, rows, columns, C) in the head's dtype."""
+        config = self.config
+        if tokens.ndim != 4 or tuple(tokens.shape[1:]) != (config.encoder_dim, *config.grid):
+            rows, columns = config.grid
+            raise TaskError(
+                f"human head: tokens have shape {tuple(tokens.shape)}, not (B, {config.encoder_dim}, {rows}, "
+                f"{columns}): another encoder or input size than the head was made for"
+            )
+        return tokens.permute(0, 2, 3, 1).to(self.query_rows.dtype)
+
+    def _check(self, tokens: Tensor, K: Tensor, cells: Tensor) -> None:
+        if tuple(K.shape) != (len(tokens), 3, 3):
+            raise TaskError(f"human head: K has shape {tuple(K.shape)}, not ({len(tokens)}, 3, 3)")
+        if cells.ndim != 2 or cells.shape[-1] != 3 or cells.dtype != torch.int64:
+            raise TaskError(f"human head: cells are {cells.dtype} {tuple(cells.shape)}, not int64 (P, 3)")
+        limits = torch.tensor(tokens.shape[:3], device=cells.device)
+        if not bool(((cells >= 0) & (cells < limits)).all()):
+            raise TaskError("human head: a cell (image, row, column) lies outside the batch's token grids")
+
+
+@dataclass(frozen=True)
+class MeanPerson:
+    """What the head's residuals are added to.
+
+    rotmat: (rotations, 3, 3).  betas: (betas,).  dist_raw: as `human_camera.raw_of` gives it.
+    expression: (expressions,).
+    """
+
+    rotmat: Tensor
+    betas: Tensor
+    dist_raw: float
+    expression: Tensor
+
+
+def new_head(config: HumanHeadConfig, mean: MeanPerson, generator: torch.Generator) -> HumanHead:
+    """A head to train, float32 on the CPU; the same for the same generator state.
+
+    Linear layers: uniform ± 1/√inputs, biases 0; decoders near 0; position tables N(0, 0.2²).
+    """
+    # On the meta device first: torch's own initialisation would draw from its global generator.
+    with torch.device("meta"):
+        head = HumanHead(config)
+    head.to_empty(device="cpu")
+    pose = torch.cat([mean.rotmat[..., 0], mean.rotmat[..., 1]], -1).flatten()
+    camera = torch.zeros(config.camera_numbers)
+    camera[0] = mean.dist_raw
+    values = {"pose": pose, "betas": mean.betas, "camera": camera, "expression": mean.expression}
+    with torch.no_grad():
+        for name in config.mean_sizes():
+            getattr(head, f"mean_{name}").copy_(values[name].reshape(1, -1))
+        _initialise(head, generator)
+    return head
+
+
+def _initialise(head: HumanHead, generator: torch.Generator) -> None:
+    for module in head.modules():
+        if isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            module.weight.uniform_(-bound, bound, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+    for decoder in head.decoders.values():
+        nn.init.xavier_uniform_(cast(nn.Linear, decoder).weight, RESIDUAL_GAIN, generator)
+    for table in (head.query_rows, head.query_columns, head.value_rows, head.value_columns):
+        table.normal_(0.0, TABLE_STD, generator=generator)
+    head.transformer.position.zero_()
+    cast(nn.Linear, head.detection[-1]).bias.fill_(PRIOR_LOGIT)
+
+
+def scores(logits: Tensor) -> Tensor:
+    """Probability of a head, within [1e-4, 1 − 1e-4]."""
+    return logits.sigmoid().clamp(SCORE_MARGIN, 1 - SCORE_MARGIN)
+
+
+def local_maxima(values: Tensor) -> Tensor:
+    """bool (B, rows, columns): no larger value among the 3 × 3 neighbours.  Equal neighbours both stay."""
+    return values == F.max_pool2d(values[:, None], 3, stride=1, padding=1)[:, 0]
+
+
+def _token_mlp(dim: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out))
+
+
+def _slots(image: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """People by image: the images (I,) that have any, and each person's (P,) index among them and rank
+    within its image."""
+    counts = torch.bincount(image, minlength=batch)
+    group = ((counts > 0).cumsum(0) - 1)[image]
+    order = image.argsort(stable=True)
+    slot = torch.empty_like(image)
+    slot[order] = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image[order]]
+    return counts.nonzero()[:, 0], group, slot
+
+
+def _full(x: Tensor) -> Tensor:
+    """At least float32: angles and metres do not survive autocast's short floats."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -1,0 +1,58 @@
+"""What the learned protocols of `recon3d` declare: decoder, data, loss, training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dune_bench.engine.recipe import Recipe
+from dune_bench.models.two_view_decoder import DecoderConfig
+from dune_bench.models.two_view_losses import ConfidentMatching, ConfidentRegression
+from dune_bench.probes.base import ProtocolConstants
+from dune_bench.probes.two_view_pairs import PairConstants
+
+
+class DecoderShape(ProtocolConstants):
+    """The decoder; what the encoder decides (its channels, its patch) is left out.  See `DecoderConfig`."""
+
+    width: int = Field(ge=1)
+    depth: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    mlp_ratio: int = Field(ge=1)
+    head: Literal["dpt", "linear"]
+    cells: int | None = Field(ge=1)
+    descriptor_dim: int = Field(ge=1)
+    descriptor_hidden: int | None = Field(ge=1)
+    input_norm: bool
+
+    def of(self, dim: int, patch: int) -> DecoderConfig:
+        """For an encoder with `dim` channels and tokens of `patch` pixels."""
+        return DecoderConfig(encoder_dim=dim, patch=patch, **self.model_dump())
+
+
+class LossConstants(ProtocolConstants):
+    """PROTOCOLS §3.3.  point_alpha, match_alpha: of the confidences.  match_weight: of the matching
+    loss beside the two of the points."""
+
+    point_alpha: float = Field(gt=0)
+    match_alpha: float = Field(gt=0)
+    match_weight: float = Field(ge=0)
+    temperature: float = Field(gt=0)
+
+    @property
+    def points(self) -> ConfidentRegression:
+        return ConfidentRegression(self.point_alpha)
+
+    @property
+    def matching(self) -> ConfidentMatching:
+        return ConfidentMatching(self.temperature, self.match_alpha)
+
+
+class DecoderTraining(ProtocolConstants):
+    """All that decides the weights of a decoder trained here."""
+
+    decoder: DecoderShape
+    pairs: PairConstants
+    loss: LossConstants
+    recipe: Recipe
