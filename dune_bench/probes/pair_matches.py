@@ -56,6 +56,10 @@ class PairMatches:
     def __len__(self) -> int:
         return len(self.similarity)
 
+    def at(self, chosen: NDArray[np.bool_]) -> PairMatches:
+        """Those of a mask (m,)."""
+        return PairMatches(self.points1[chosen], self.points2[chosen], self.similarity[chosen])
+
 
 def match_pair(
     first: Features,

@@ -29,7 +29,7 @@ from dune_bench.probes.base import (
     Upstream,
 )
 from dune_bench.probes.depth import DepthPrediction, DepthProbe
-from dune_bench.probes.pair_matches import MatchConstants, UnmatchableError, match_pair
+from dune_bench.probes.pair_matches import MatchConstants, PairMatches, UnmatchableError, match_pair
 from dune_bench.probes.pair_points import pair_statistics
 from dune_bench.probes.pair_poses import PairPose, PoseConstants, relative_pose
 from dune_bench.probes.stream import grid_of
@@ -61,12 +61,14 @@ class Recon3dMatchDepth(ProtocolConstants):
 @dataclass(frozen=True)
 class PairPrediction:
     """pose: the estimate, or why there is none.  depth1, depth2: metric depth of each view.
-    matches: how many the pose was sought among."""
+    matches: how many the pose was sought among.  inliers: those that agree with the pose, if they are
+    known."""
 
     pose: PairPose | Failure
     depth1: DepthPrediction
     depth2: DepthPrediction
     matches: int
+    inliers: PairMatches | None = None
 
 
 class Recon3dProbe(Probe[Recon3dMatchDepth]):
@@ -126,7 +128,8 @@ class Recon3dProbe(Probe[Recon3dMatchDepth]):
             return PairPrediction(Failure(str(error)), depth1, depth2, 0)
         except TaskError as error:
             raise TaskError(f"sample {sample.id}: {error}") from error
-        return PairPrediction(found, depth1, depth2, len(matches))
+        inliers = None if isinstance(found, Failure) else matches.at(found.inliers)
+        return PairPrediction(found, depth1, depth2, len(matches), inliers)
 
     def score(self, prediction: PairPrediction, sample: Sample) -> dict[str, NDArray[Any]]:
         """Per pair: see `pair_statistics`; covisible (0–1), matches, inliers (0 without a pose).  A pair

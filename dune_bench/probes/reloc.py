@@ -33,7 +33,7 @@ from dune_bench.probes.base import (
 )
 from dune_bench.probes.depth import DepthProbe
 from dune_bench.probes.grids import TokenGrid
-from dune_bench.probes.pair_matches import MatchConstants, UnmatchableError, match_pair
+from dune_bench.probes.pair_matches import MatchConstants, PairMatches, UnmatchableError, match_pair
 from dune_bench.probes.pair_poses import PoseConstants, lift, pose_by_pnp
 from dune_bench.probes.reloc_frames import bin_breakdowns, reduce_scenes, scene_rows
 from dune_bench.probes.stream import grid_of
@@ -66,12 +66,15 @@ class RelocMatchDepth(ProtocolConstants):
 @dataclass(frozen=True)
 class QueryPose:
     """Answer to one query.  T_query_ref: float64 (4, 4), points of the reference camera to the query's,
-    metres; None unless the outcome is `answered`.  confidence: inliers.  matches: reciprocal ones."""
+    metres; None unless the outcome is `answered`.  confidence: number of inliers.  matches: reciprocal
+    ones.  inliers: the matches of the reference (1) and the query (2) that agree with the pose, if they
+    are known."""
 
     T_query_ref: Floats | None
     confidence: float
     matches: int
     outcome: Outcome
+    inliers: PairMatches | None = None
 
 
 @dataclass(frozen=True)
@@ -183,8 +186,8 @@ class RelocProbe(Probe[RelocMatchDepth]):
         found = pose_by_pnp(points3d, matches.points2, camera2, p.pose.options())
         if isinstance(found, Failure):
             return _unanswered(Outcome.no_pose, len(matches))
-        inliers = float(found.inliers.sum())
-        return QueryPose(found.T_cam_world, inliers, len(matches), Outcome.answered)
+        inliers = matches.at(found.inliers)
+        return QueryPose(found.T_cam_world, float(len(inliers)), len(matches), Outcome.answered, inliers)
 
     def score(self, prediction: ScenePrediction, sample: Sample) -> dict[str, NDArray[Any]]:
         """Per query, padded to the width: see `scene_rows`; beside these `pose` (width, 7), the answer
