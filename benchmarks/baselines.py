@@ -12,7 +12,10 @@ covisibility, difficulty), the primary metric of each part follows.
 
 from __future__ import annotations
 
-from paired import Entry, compare, entries, parse
+import argparse
+from pathlib import Path
+
+from entries import Entry, compare, entries
 
 from dune_bench.errors import UsageError
 from dune_bench.results.stats import Estimate
@@ -91,7 +94,10 @@ def difference(entry: Entry, floor: Entry) -> str:
 
 
 def main() -> None:
-    options = parse("Trivial baselines and what beats them.", trivial=False)
+    parser = argparse.ArgumentParser(description="Trivial baselines and what beats them.")
+    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
+    parser.add_argument("--tasks", default="*", help="a glob over task ids")
+    options = parser.parse_args()
     for task, loaded in entries(options.runs, options.tasks, ("trivial", "oracle")).items():
         print(f"\n### {task}\n")
         values(loaded)

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class ExitCode(IntEnum):
@@ -49,3 +53,15 @@ class TaskError(BenchError):
     """One (encoder, task) failed: NaN features, a damaged checkpoint, no solution."""
 
     exit_code = ExitCode.FAILED
+
+
+def first_problem(error: ValidationError, whole: str) -> str:
+    """`field: what is wrong` of the first problem that pydantic found.  whole: what to call the field where
+    the content as a whole is wrong."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {plain_problem(first['msg'])}"
+
+
+def plain_problem(message: str) -> str:
+    """pydantic's message without the words it puts before those of our own validators."""
+    return message.removeprefix("Value error, ")

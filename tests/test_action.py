@@ -32,6 +32,55 @@ def test_other_peoples_actions_are_pinned_to_a_commit() -> None:
     assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", name) for name in used), used
 
 
+def test_metadata_is_as_github_wants_it() -> None:
+    """Its own check happens on their machines only; keys: docs.github.com, Metadata syntax for actions."""
+    assert set(ACTION) <= {"name", "author", "description", "inputs", "outputs", "runs", "branding"}
+    assert all(isinstance(ACTION[key], str) and ACTION[key] for key in ("name", "description"))
+    assert set(ACTION["runs"]) == {"using", "steps"}
+    assert ACTION["runs"]["using"] == "composite"
+    for name, content in ACTION["inputs"].items():
+        assert re.fullmatch(r"[A-Za-z_][\w-]*", name)
+        assert set(content) <= {"description", "required", "default"}, name
+        assert content["description"]
+        assert (content.get("required") is True) != isinstance(content.get("default"), str), name
+    for content in STEPS:
+        known = {"name", "id", "if", "env", "uses", "with", "run", "shell", "working-directory"}
+        assert set(content) <= known
+        assert ("run" in content) != ("uses" in content)
+        assert ("run" in content) == ("shell" in content)
+    ids = [content["id"] for content in STEPS if "id" in content]
+    assert len(set(ids)) == len(ids)
+    for name, content in ACTION["outputs"].items():
+        assert set(content) == {"description", "value"}
+        found = re.fullmatch(r"\$\{\{ steps\.([\w-]+)\.outputs\.([\w-]+) \}\}", content["value"])
+        assert found is not None, name
+        assert found[1] in ids, name
+        assert f"{found[2]}=" in SCRIPTS["Gate"], name
+
+
+def test_documented_workflow_may_only_read_and_pins_what_it_uses() -> None:
+    page = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
+    section = page.partition("\n## On GitHub\n")[2].partition("\n## ")[0]
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    # YAML 1.1 takes the key `on` for a truth value.
+    workflow: dict[Any, Any] = yaml.safe_load(text)
+    assert workflow[True] == "pull_request"
+    assert workflow["permissions"] == {"contents": "read"}
+    (job,) = workflow["jobs"].values()
+    assert "permissions" not in job
+    used = [content["uses"] for content in job["steps"]]
+    own = "OWNER/dune-bench@COMMIT"
+    assert used.count(own) == 1
+    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", name) for name in used if name != own), used
+    assert all(f"`{word}`" in section for word in ("OWNER", "COMMIT"))
+    checkout, gate, upload = job["steps"]
+    assert checkout["with"]["persist-credentials"] is False
+    required = {name for name, content in ACTION["inputs"].items() if content.get("required")}
+    assert required <= set(gate["with"]) <= set(ACTION["inputs"])
+    (output,) = re.findall(rf"steps\.{gate['id']}\.outputs\.([\w-]+)", upload["with"]["path"])
+    assert output in ACTION["outputs"]
+
+
 def test_no_input_is_pasted_into_a_script() -> None:
     """An encoder called `$(rm -rf …)` is a word, not a command."""
     for name, script in SCRIPTS.items():

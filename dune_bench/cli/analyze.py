@@ -153,6 +153,117 @@ def hybrid(
         raise UnavailableError(f"floors not met within the budget: {', '.join(analysis.unmet)}")
 
 
+@analyze_app.command("pca", short_help="How an encoder's features spread, and whose they are like.")
+def pca(
+    encoder: Annotated[
+        str,
+        typer.Argument(
+            metavar="ENCODER",
+            help="A card's name, timm:NAME, or a Python file PATH.py[:attribute].",
+            autocompletion=complete(Kind.encoders),
+        ),
+    ],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="A[,B]",
+            help="Encoders to hold it against; default: the teachers of its card that are here.",
+            autocompletion=complete(Kind.encoders),
+        ),
+    ] = None,
+    view: Annotated[
+        list[str] | None,
+        typer.Option(help="Feature view of ENCODER; default: its own and each proj:*. May be repeated."),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[,..]",
+            help="Images to analyse; default: minirooms@1, unless --images is given.",
+            autocompletion=complete(Kind.datasets),
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split of the datasets.")] = "test",
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR", help="A folder of your images: curves of their own. May be repeated."
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="About so many images of each dataset and folder.")
+    ] = 60,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Show these as colours instead. May be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write; default: panels/ in the runs folder.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(metavar="auto|random|PATH", help="Weights of ENCODER; `random` is branded.")
+    ] = "auto",
+    resolution: Annotated[int, typer.Option(min=1, metavar="PX", help="Side of the input.")] = 336,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    include: IncludeOption = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the datasets that do not ship with us.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Show how an encoder's features spread: explained variance, components as colours, likeness to others.
+
+    Prints tables; writes curves, colours and CSV to DIR/ENCODER/pca.
+    """
+    folders = _folders(images)
+    from dune_bench.cli.progress import make_ui
+    from dune_bench.report.analysis_pca import to_markdown
+    from dune_bench.run.pca import PcaRequest, make_pca
+    from dune_bench.run.request import RunRequest
+
+    sets = parse_list(joined(dataset) or "", "--dataset") if dataset else () if folders else ("minirooms@1",)
+    request = PcaRequest(
+        run=RunRequest(
+            encoders=(encoder,),
+            weights=weights,
+            limit=limit,
+            resolution=resolution,
+            device=device,
+            offline=offline,
+            include=tuple(include or ()),
+            data=data,
+            runs=runs,
+        ),
+        views=tuple(view or ()),
+        against=parse_list(joined(against) or "", "--against") if against else None,
+        datasets=sets,
+        split=split,
+        folders=folders,
+        photographs=tuple(image or ()),
+        out=out,
+    )
+    with make_ui() as ui:
+        analysis, paths = make_pca(request, ui)
+    for line in analysis.left_out:
+        typer.echo(f"warning: left out: {line}", err=True)
+    typer.echo(to_markdown(analysis), nl=False)
+    for path in paths:
+        typer.echo(f"written: {path}", err=True)
+
+
+def _folders(given: list[str] | None) -> tuple[tuple[str, Path], ...]:
+    """`own=photos` -> ("own", Path("photos")).  Raises UsageError."""
+    from dune_bench.errors import UsageError
+
+    parts = [text.partition("=") for text in given or ()]
+    for name, _, folder in parts:
+        if not name or not folder:
+            raise UsageError(f"--images {name}: expected NAME=DIR, such as kitchen=photos/kitchen")
+    return tuple((name, Path(folder)) for name, _, folder in parts)
+
+
 def _budget(latency: float | None, memory: float | None) -> tuple[str, float]:
     """The quantity that is limited, and the limit.  Raises UsageError unless exactly one is given."""
     import math

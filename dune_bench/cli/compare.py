@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dune_bench.cli.options import IncludeOption, Kind, RunsOption, complete, joined, parse_list
+from dune_bench.errors import ExitCode, UsageError
+from dune_bench.errors import worst as worst_exit
+
+if TYPE_CHECKING:
+    from dune_bench.results.compare import Comparison
 
 
 class TextFormat(StrEnum):
@@ -43,13 +48,22 @@ def compare(
         Path | None,
         typer.Option("--html", metavar="FILE", help="Also write a page with pictures of those samples."),
     ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="With --html: draw the pictures that it misses.")
+    ] = False,
     include: IncludeOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With --pictures: folder of the datasets, as in the run."),
+    ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Compare B with A on the same samples: difference, interval, p-value, and where B loses most.
 
-    Reads results only; nothing is computed on images.
+    Reads results only; nothing is computed on images, but by --pictures.
     """
+    if pictures and html is None:
+        raise UsageError("--pictures goes with --html FILE, the page that shows them")
     import dune_bench
     from dune_bench.report.comparison import FORMATS
 
@@ -60,9 +74,56 @@ def compare(
     for entry in comparison.left_out:
         typer.echo(f"warning: left out: {entry.task}: {' '.join(entry.reason.split())}", err=True)
     typer.echo(FORMATS[format.value](comparison), nl=False)
-    if html is not None:
-        from dune_bench.report.comparison_html import comparison_page
-        from dune_bench.results.store import write_atomic
+    if html is None:
+        return
+    from dune_bench.report.comparison_html import comparison_page
+    from dune_bench.results.store import write_atomic
 
-        write_atomic(html, comparison_page(comparison, runs).encode())
-        typer.echo(f"written: {html}", err=True)
+    code = _draw(comparison, (a, b), tuple(include or ()), data, runs) if pictures else ExitCode.OK
+    write_atomic(html, comparison_page(comparison, runs).encode())
+    typer.echo(f"written: {html}", err=True)
+    raise typer.Exit(int(code))
+
+
+def _draw(
+    comparison: Comparison, names: tuple[str, str], include: tuple[Path, ...], data: Path | None, runs: Path
+) -> ExitCode:
+    """Draws what the page misses, says how much that was, and gives the exit code.
+
+    names: A and B as they were typed.
+    """
+    from dune_bench.report.comparison_html import missing_pictures, one_name
+
+    if one_name(comparison):
+        typer.echo("warning: no pictures: they are filed by name, and A and B have the same", err=True)
+        return ExitCode.OK
+    missing = missing_pictures(comparison, runs)
+    wanted = sum(len(entry.samples) for entry in missing)
+    if not wanted:
+        typer.echo("pictures: none is missing", err=True)
+        return ExitCode.OK
+    # From here on images are looked at: torch is imported.
+    from dune_bench.cli.progress import make_ui
+    from dune_bench.run.compare_panels import draw_missing
+    from dune_bench.run.request import RunRequest
+
+    drawn, codes = 0, [ExitCode.OK]
+    with make_ui() as ui:
+        for entry in missing:
+            named = names[0] if entry.side is comparison.first else names[1]
+            encoder = _loadable(named, entry.side.encoder.id)
+            where = RunRequest(encoders=(encoder,), include=include, data=data, runs=runs)
+            for outcome in draw_missing(entry, where, ui):
+                drawn += bool(outcome.paths)
+                if outcome.error is not None:
+                    codes.append(outcome.error.exit_code)
+                    reason = " ".join(str(outcome.error).split())
+                    ui.warning(f"{entry.side.label}, {outcome.task}: not drawn: {reason}")
+    typer.echo(f"pictures: {drawn} drawn of {wanted} that were missing", err=True)
+    return worst_exit(codes)
+
+
+def _loadable(named: str, card: str) -> str:
+    """A Python file, which has no card, is loaded by the path that was typed."""
+    path = named.partition("@")[0]
+    return path if path.partition(":")[0].endswith(".py") else card

@@ -18,7 +18,7 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="An encoder, task, suite or dataset, or `schema`: the JSON Schema of a result file.",
+            help="An encoder, task, probe, suite or dataset, or `schema`: the JSON Schema of a result file.",
             autocompletion=complete(Kind.encoders, Kind.tasks, Kind.suites, Kind.datasets, extra=("schema",)),
         ),
     ],
@@ -50,6 +50,10 @@ def describe(registry: Registry, name: str) -> dict[str, Any]:
     if name in registry.suites:
         tasks = sorted(task.id for task in registry.tasks.values() if name in task.suites)
         return {"suite": name, "description": registry.suites[name], "tasks": tasks}
+    probes = {task.probe for task in registry.tasks.values()}
+    if name in probes:
+        tasks = sorted(task.id for task in registry.tasks.values() if task.probe == name)
+        return {"probe": name, "tasks": tasks}
     versions = [known for known in registry.datasets if name in (known, known.partition("@")[0])]
     if versions:
         return {known: _dataset(registry, known) for known in sorted(versions)}
@@ -58,7 +62,14 @@ def describe(registry: Registry, name: str) -> dict[str, Any]:
         content = card.model_dump(mode="json", exclude_defaults=True)
         origin = registry.origins.get(name, "made from the name")
         return content | {"card_fingerprint": fingerprint(card.model_dump(mode="json")), "card": origin}
-    known_names = [*registry.encoders, *registry.tasks, *registry.suites, *registry.datasets, "schema"]
+    known_names = [
+        *registry.encoders,
+        *registry.tasks,
+        *probes,
+        *registry.suites,
+        *registry.datasets,
+        "schema",
+    ]
     raise UsageError(f"unknown name {name!r}{did_you_mean(name, known_names)}")
 
 

@@ -27,6 +27,7 @@ MAX_ARCHIVE_BYTES = 2**30
 MAX_MEMBERS = 100_000
 MAX_NOTES = 20
 ZERO_NORM = 1e-8
+BYTE_ORDER_MARK = "\ufeff".encode()
 MEMBER = re.compile(r"pose_(?P<scene>[A-Za-z0-9][A-Za-z0-9_.-]*)\.txt")
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
@@ -75,7 +76,8 @@ def parse_poses(
     `mapfree-compat`: the key is the frame number in the path (its sequence is ignored, so that seq0
     and seq1 collide), of equal keys the last wins and keeps the first's place, negative confidence
     counts.  `strict`: the key is the path; a path answered twice is answered by neither line;
-    negative confidence is a bad line.  A path that repeats is noted in both.
+    negative confidence is a bad line; a byte order mark is left out and noted (in the other form it
+    belongs to the first path, as in the official program).  A path that repeats is noted in both.
     In both, lines with `#` are comments, and lines that are not UTF-8, have another number of fields,
     a field that is no finite number, or a quaternion of norm 0 are left out and noted in `issues`.
     Raises UsageError for more than MAX_LINES lines.
@@ -83,6 +85,9 @@ def parse_poses(
     poses: dict[Key, Answer] = {}
     paths: set[str] = set()
     repeated: set[Key] = set()
+    if mode == "strict" and data.startswith(BYTE_ORDER_MARK):
+        issues.add(file, "begins with a UTF-8 byte order mark, which is left out", 1)
+        data = data.removeprefix(BYTE_ORDER_MARK)
     for number, line in _lines(data, file, issues):
         parsed = _parse_line(line, 9 if with_confidence else 8)
         if isinstance(parsed, str):

@@ -5,6 +5,9 @@ Made from what a result already stores, so that nothing is computed again:
     result_stats = ResultStore(runs).arrays(path, result)
     write_answers(Path("submission.zip"), result_stats["id"], result_stats)
     write_truth(Path("truth"), samples)     # then: dune-bench score-reloc submission.zip --data truth
+
+samples: those of the result.  After `run --limit` these are not all of the split, and a scene with truth but
+without a file of answers counts as failed.
 """
 
 from __future__ import annotations

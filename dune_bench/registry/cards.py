@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dune_bench.errors import UsageError
+from dune_bench.errors import UsageError, plain_problem
 from dune_bench.registry.suggest import did_you_mean
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -218,7 +218,7 @@ def _explain(error: Any, model: type[Card]) -> str:
                 owner = _part_model(owner, part)
         known = list(getattr(owner, "model_fields", {}))
         return f"unknown key {key!r}{did_you_mean(str(error['loc'][-1]), known)}"
-    return f"{key}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{key}: {plain_problem(error['msg'])}"
 
 
 def _part_model(owner: Any, field: str) -> Any:

@@ -1,8 +1,7 @@
 """Results arranged for reading: comparable ones share a column, the rest is listed with its reason.
 
 Two results share a column only if everything that declares the measurement is equal: task id,
-protocol, input, overrides, data, limit and scoring code.  The fitted upstream heads are not part of
-it: they depend on the encoder.
+protocol, input, overrides, data, the samples kept of it and scoring code (`results.measured.measurement`).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from dune_bench.registry.cards import fingerprint
 from dune_bench.report.format import column_name
+from dune_bench.results.measured import measurement
 from dune_bench.results.schema import Metric, Result, TaskInfo
 from dune_bench.results.store import Refused
 
@@ -28,7 +28,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Column:
-    """Comparable results.  name is unique on a board; entries are sorted best first."""
+    """Comparable results.  name is unique on a board; entries are sorted best first.  task: of limits that
+    keep the same samples, the one with the smallest."""
 
     name: str
     identity: str
@@ -36,7 +37,7 @@ class Column:
 
     @property
     def task(self) -> TaskInfo:
-        return self.entries[0].result.task
+        return _smallest_limit(self.entries)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -82,7 +83,7 @@ def make_board(found: Iterable[tuple[Path, Result]], refused: Sequence[Refused],
 
 def column_identity(task: TaskInfo) -> str:
     """Identity of everything that two results must share to be compared."""
-    return fingerprint(task.model_dump(mode="json", exclude={"upstream"}))
+    return fingerprint(measurement(task))
 
 
 def encoder_identity(result: Result) -> str:
@@ -115,7 +116,7 @@ def _columns(entries: Sequence[Entry]) -> tuple[Column, ...]:
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         groups[column_identity(entry.result.task)].append(entry)
-    names = {identity: column_name(group[0].result.task) for identity, group in groups.items()}
+    names = {identity: column_name(_smallest_limit(group)) for identity, group in groups.items()}
     shared = {name for name in names.values() if list(names.values()).count(name) > 1}
     columns = [
         Column(
@@ -126,6 +127,10 @@ def _columns(entries: Sequence[Entry]) -> tuple[Column, ...]:
         for identity, group in groups.items()
     ]
     return tuple(sorted(columns, key=lambda column: column.name))
+
+
+def _smallest_limit(entries: Sequence[Entry]) -> TaskInfo:
+    return min((entry.result.task for entry in entries), key=lambda task: task.limited or 0)
 
 
 def _best_first(entry: Entry) -> tuple[bool, float, str, str]:

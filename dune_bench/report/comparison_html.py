@@ -1,6 +1,7 @@
 """A comparison as one HTML file: the samples where B loses most, with the pictures of A and B side by side.
 
-The pictures are those that `dune-bench panel` made; for those that are missing the page gives the command.
+The pictures are those that `dune-bench panel` or `compare --pictures` made; for those that are missing the
+page gives the command.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import base64
 import hashlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -32,20 +33,53 @@ _STYLE = (
 )
 
 
+@dataclass(frozen=True)
+class Missing:
+    """Samples of a task that there is no picture of yet, under one encoder."""
+
+    side: Compared
+    task: TaskComparison
+    samples: tuple[str, ...]
+
+
+def missing_pictures(comparison: Comparison, runs: Path) -> tuple[Missing, ...]:
+    """What the page would show and `runs/panels` does not hold, task by task, A before B.  Nothing if
+    both encoders have one name: their pictures could not be told apart."""
+    if one_name(comparison):
+        return ()
+    found = []
+    for task in comparison.tasks:
+        for side in (comparison.first, comparison.second):
+            samples = tuple(s.id for s in task.worst if not _picture(runs, side, task, s.id).is_file())
+            if samples:
+                found.append(Missing(side, task, samples))
+    return tuple(found)
+
+
+def one_name(comparison: Comparison) -> bool:
+    """Whether both encoders have one name, and so one folder of pictures."""
+    return comparison.first.label == comparison.second.label
+
+
+def _picture(runs: Path, side: Compared, task: TaskComparison, sample: str) -> Path:
+    folder = runs / "panels" / safe_name(side.label) / safe_name(column_name(task.task))
+    return folder / f"{safe_name(sample)}.png"
+
+
 @dataclass
 class _Album:
-    """Pictures below `folder` until `room` bytes are full.  missing: (side, task, sample)."""
+    """Pictures of a runs folder until `room` bytes are full.  shared: A and B have one name."""
 
-    folder: Path
+    runs: Path
+    shared: bool
     room: int = MAX_BYTES
-    missing: list[tuple[Compared, TaskComparison, str]] = field(default_factory=list)
 
     def figure(self, letter: str, side: Compared, task: TaskComparison, sample: str, value: str) -> str:
         caption = f"<figcaption>{letter}: {safe(side.label)}, {safe(value)}</figcaption>"
-        folder = self.folder / safe_name(side.label) / safe_name(column_name(task.task))
-        path = folder / f"{safe_name(sample)}.png"
+        path = _picture(self.runs, side, task, sample)
+        if self.shared:
+            return f"<figure>{caption}<p>No picture: A and B share one folder of pictures.</p></figure>"
         if not path.is_file():
-            self.missing.append((side, task, sample))
             return f"<figure>{caption}<p>No picture yet.</p></figure>"
         try:
             data, (width, height) = as_data(path)
@@ -60,7 +94,7 @@ class _Album:
 
 def comparison_page(comparison: Comparison, runs: Path) -> str:
     """The whole page.  runs: folder whose `panels` hold the pictures.  The same files give the same bytes."""
-    album = _Album(runs / "panels")
+    album = _Album(runs, one_name(comparison))
     title = f"{safe(who(comparison.second))} against {safe(who(comparison.first))}"
     parts = [
         f"<h1>{title}</h1>",
@@ -70,8 +104,8 @@ def comparison_page(comparison: Comparison, runs: Path) -> str:
         "older checkpoint stay until <code>dune-bench panel</code> draws them again.</p>",
         *(_task(comparison, task, album) for task in comparison.tasks if task.worst),
     ]
-    if album.missing:
-        commands = _commands(comparison, album, runs)
+    if missing := missing_pictures(comparison, runs):
+        commands = [_command(entry, runs) for entry in missing]
         parts.append(
             "<h2>Pictures not made yet</h2><p>These commands make them; add the run's own options, if any."
             f"</p><ul>{bullets(commands)}</ul>"
@@ -117,17 +151,8 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
     )
 
 
-def _commands(comparison: Comparison, album: _Album, runs: Path) -> list[str]:
-    commands = []
-    for task in comparison.tasks:
-        for side in (comparison.first, comparison.second):
-            samples = [sample for whose, of, sample in album.missing if whose is side and of is task]
-            if samples:
-                commands.append(_command(side, task, samples, runs))
-    return commands
-
-
-def _command(side: Compared, task: TaskComparison, samples: Sequence[str], runs: Path) -> str:
-    weights = {"random": ["--weights", "random"], "file": ["--weights", "PATH"]}.get(side.encoder.weights, [])
-    words = ["dune-bench", "panel", side.encoder.id, "--task", task.task.id, *weights]
-    return shlex.join([*words, "--samples", ",".join(samples), "--runs", runs.as_posix()])
+def _command(missing: Missing, runs: Path) -> str:
+    encoder = missing.side.encoder
+    weights = {"random": ["--weights", "random"], "file": ["--weights", "PATH"]}.get(encoder.weights, [])
+    words = ["dune-bench", "panel", encoder.id, "--task", missing.task.task.id, *weights]
+    return shlex.join([*words, "--samples", ",".join(missing.samples), "--runs", runs.as_posix()])

@@ -2,6 +2,7 @@ r"""The tables as LaTeX: needs `\usepackage{booktabs}` and a UTF-8 engine or `\u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from dune_bench.report.board import Board, Column
@@ -17,14 +18,18 @@ _ESCAPED = {
     "×": r"$\times$",
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"\dag{}", "▲": r"$\blacktriangle$",
     "▼": r"$\blacktriangledown$", "[": "{[}", "]": "{]}", "λ": r"$\lambda$", "·": r"$\cdot$",
+    "`": r"\textasciigrave{}",
 }  # fmt: skip
+_LIGATURE = re.compile(r"([-',])(?=\1)")
+"""Two of these become one other letter: `--limit` would be printed with a dash."""
 _HEAD = r"% Made by `dune-bench report`; do not edit.  Needs \usepackage{booktabs,amssymb} and [T1]{fontenc}."
 
 
 def latex_escape(text: str) -> str:
     """Any text as one line of LaTeX that shows exactly it.  `[` is wrapped, as after `\\\\` it would
-    begin an optional argument."""
-    return "".join(_ESCAPED.get(letter, letter) for letter in one_line(text))
+    begin an optional argument; runs of spaces become one."""
+    apart = _LIGATURE.sub(lambda found: f"{found[1]}\0", one_line(text))
+    return "".join("{}" if letter == "\0" else _ESCAPED.get(letter, letter) for letter in apart)
 
 
 def leaderboard_latex(board: Board) -> str:

@@ -40,23 +40,30 @@ def merge(runs: Path, also: Sequence[Path], registry: Registry) -> Merged:
         _learn(data, result)
     if also and not data:
         notes.append(f"{runs} has no measured result: data fingerprints are held against the first of --also")
-    keys = {result.key: path for path, result in found if result.status == "ok"}
+    keys = {r.key: path.relative_to(runs).as_posix() for path, r in found if r.status == "ok"}
     for folder in also:
         store = ResultStore(folder)
         if not store.root.is_dir():
             raise UsageError(f"--also {folder}: no results/ in it: name a runs folder")
         good, bad = store.load()
-        refused += bad
+        prefix = _shown(folder)
+        refused += [Refused(entry.path, f"{prefix}/{entry.reason}") for entry in bad]
         for path, result in good:
+            name = f"{prefix}/{path.relative_to(folder).as_posix()}"
             reason = _reason(path, result, store, registry, data, keys)
             if reason is not None:
-                refused.append(Refused(path, f"{path}: {reason}"))
+                refused.append(Refused(path, f"{name}: {reason}"))
                 continue
             found.append((path, result))
             _learn(data, result)
             if result.status == "ok":
-                keys[result.key] = path
+                keys[result.key] = name
     return Merged(tuple(found), tuple(refused), tuple(notes))
+
+
+def _shown(folder: Path) -> str:
+    """A folder as the user gave it, without the machine's folders above it."""
+    return f"…/{folder.name}" if folder.is_absolute() else folder.as_posix()
 
 
 def _learn(data: Data, result: Result) -> None:
@@ -74,9 +81,9 @@ def _data(result: Result) -> Data:
 
 
 def _reason(
-    path: Path, result: Result, store: ResultStore, registry: Registry, data: Data, keys: dict[str, Path]
+    path: Path, result: Result, store: ResultStore, registry: Registry, data: Data, keys: dict[str, str]
 ) -> str | None:
-    """Why a foreign result is not taken, or None."""
+    """Why a foreign result is not taken, or None.  keys: result key -> where it is, as reports say it."""
     if result.task.id not in registry.tasks:
         return f"no card of task {result.task.id} here: name its folder with --include"
     if result.status != "ok":
@@ -96,5 +103,5 @@ def _reason(
     try:
         store.arrays(path, result)
     except TaskError as error:
-        return str(error)
+        return str(error).replace(f"{path.parent}/", "")
     return None

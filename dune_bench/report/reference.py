@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from dune_bench.errors import UsageError
+from dune_bench.errors import UsageError, first_problem
 from dune_bench.registry.lookup import cards_root
 
 FILE = Path("reports") / "reference" / "published.csv"
@@ -72,8 +72,7 @@ def load_published(path: Path) -> tuple[PublishedRow, ...]:
 def _reason(error: ValidationError | TypeError) -> str:
     if isinstance(error, TypeError):
         return "more values than columns"
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'row'}: {first['msg']}"
+    return first_problem(error, "row")
 
 
 @cache

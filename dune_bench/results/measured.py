@@ -144,16 +144,22 @@ def _per_seed(result: Result, arrays: Arrays) -> tuple[Arrays, ...]:
     )
 
 
-def mismatch(a: Result, b: Result) -> str | None:
-    """Why two results may not be compared, or None.
+def measurement(task: TaskInfo) -> dict[str, Any]:
+    """Everything that declares what was measured; two results are comparable if it is equal.
 
-    Everything that declares the measurement must be equal: the task with its data, protocol, input,
-    overrides, limit and scoring code, and its primary metric.  The keys of upstream heads are not part of
-    it: they depend on the encoder.
+    The keys of upstream heads are not part of it: they depend on the encoder.  Nor is the number of
+    `--limit`, only that there was one: which samples it kept follows from the data and the number of groups.
     """
-    for field in TaskInfo.model_fields:
+    content = task.model_dump(mode="json", exclude={"upstream"})
+    return content | {"limited": task.limited is not None or None}
+
+
+def mismatch(a: Result, b: Result) -> str | None:
+    """Why two results may not be compared, or None: their `measurement` and primary metric must be equal."""
+    one, other = measurement(a.task), measurement(b.task)
+    for field in one:
         first, second = getattr(a.task, field), getattr(b.task, field)
-        if field != "upstream" and first != second:
+        if one[field] != other[field]:
             return f"other {_WORDS.get(field, field)}: {_different(first, second)}"
     for field in ("id", "unit", "higher_is_better"):
         first, second = (getattr(result.primary, field, None) for result in (a, b))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dune_bench.errors import TaskError
+from dune_bench.errors import TaskError, first_problem
 from dune_bench.results.schema import Part, Provenance
 from dune_bench.results.store import Refused, safe_name, write_atomic
 
@@ -117,9 +117,7 @@ def read_profile(path: Path) -> Profile:
     try:
         found = Profile.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise TaskError(f"{path}: not a valid profile: {field}: {first['msg']}") from error
+        raise TaskError(f"{path}: not a valid profile: {first_problem(error, 'profile')}") from error
     if not found.timings.batches or found.timings.single.batch_size != 1:
         raise TaskError(f"{path}: a profile begins with batch size 1: run `dune-bench profile` again")
     return found

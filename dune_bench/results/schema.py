@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dune_bench.errors import TaskError
+from dune_bench.errors import TaskError, first_problem
 
 SCHEMA = 1
 
@@ -162,9 +162,12 @@ class Result(Part):
     def label(self) -> str:
         """The encoder's name as every report prints it: `dune_vitb [random weights]`.  An encoder
         that needs no weights (`none`) has its plain name."""
-        plain = self.encoder.weights in ("released", "none")
-        suffix = "" if plain else f" [{self.encoder.weights} weights]"
-        return self.encoder.id + suffix
+        return encoder_label(self.encoder.id, self.encoder.weights)
+
+
+def encoder_label(id: str, weights: str) -> str:
+    """See `Result.label`."""
+    return id if weights in ("released", "none") else f"{id} [{weights} weights]"
 
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
@@ -187,9 +190,7 @@ def parse_result(raw: Any, where: str, migrations: Mapping[int, Migration] = MIG
     try:
         return Result.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise TaskError(f"{where}: not a valid result: {field}: {first['msg']}") from error
+        raise TaskError(f"{where}: not a valid result: {first_problem(error, 'result')}") from error
 
 
 def json_schema() -> dict[str, Any]:

@@ -153,12 +153,14 @@ class ResultStore:
         yield from sorted(self.root.glob("*/*.json"))
 
     def load(self) -> tuple[list[tuple[Path, Result]], list[Refused]]:
-        """Every result below the folder, and the files refused with their reasons."""
+        """Every result below the folder, and the files refused with their reasons, which name them by their
+        paths in the runs folder: reports go to other people."""
         good: list[tuple[Path, Result]] = []
         refused: list[Refused] = []
         for path in self.files():
             try:
                 good.append((path, self.read(path)))
             except TaskError as error:
-                refused.append(Refused(path, str(error)))
+                inside = path.relative_to(self.root.parent).as_posix()
+                refused.append(Refused(path, str(error).replace(str(path), inside)))
         return good, refused

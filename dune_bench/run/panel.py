@@ -40,7 +40,8 @@ class PanelRequest:
     run: one encoder and its tasks, with a run's options.  samples: how many, or which (ids and globs).
     pick: how so many are chosen, None for `spread` where a result is stored and `even` elsewhere.
     photographs: files to show instead of the data's samples.  fov_deg: their horizontal field of view.
-    out: folder of the files, None for `panels` in the runs folder.
+    out: folder of the files, None for `panels` in the runs folder.  digest: that of the weights, if
+    pictures of any others would be wrong.
     """
 
     run: RunRequest
@@ -49,6 +50,7 @@ class PanelRequest:
     photographs: tuple[Path, ...] = ()
     fov_deg: float = 60.0
     out: Path | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def make_panels(
 ) -> Iterator[PanelOutcome]:
     """Draws the panels of a request, one after another; each outcome's files are on disk by then.
 
-    Raises UsageError for a request that cannot be meant, and what loading the encoder raises.
+    Raises UsageError for a request that cannot be meant, UnavailableError if the weights are not those
+    of `request.digest`, and what loading the encoder raises.
     """
     ui = ui or SilentUI()
     if len(request.run.encoders) != 1:
@@ -79,9 +82,13 @@ def make_panels(
     session = _Session(request, registry, plan, photographs, ui)
     nodes = session.feasible(plan.reported)
     encoder = session.load()
+    facts = facts_of(encoder)
+    if request.digest not in (None, facts.digest):
+        now, wanted = (facts.digest or "none")[:7], str(request.digest)[:7]
+        raise UnavailableError(f"{encoder.id}: its weights are {now} now, the result is of {wanted}")
     keys = _Chosen(
         plan.encoders[0],
-        facts_of(encoder),
+        facts,
         request.run,
         Data(request.run, registry),
         {node.id: node for node in plan.tasks},

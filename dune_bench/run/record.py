@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dune_bench.errors import BenchError, TaskError, UnavailableError
+from pydantic import ValidationError
+
+from dune_bench.errors import BenchError, TaskError, UnavailableError, first_problem
 from dune_bench.registry.cards import fingerprint
 from dune_bench.results.schema import (
     BreakdownResult,
@@ -116,6 +118,6 @@ def _result(
             timings=Timings(seconds=found.seconds, peak_memory_bytes=peak_memory_bytes()),
             cost=found.cost,
         )
-    except ValueError as problem:
-        reason = " ".join(str(problem).split())
+    except ValidationError as problem:
+        reason = " ".join(first_problem(problem, "result").split())
         raise TaskError(f"{node.id}: the probe's numbers do not make a result: {reason}") from problem

@@ -72,6 +72,13 @@ def test_show_of_a_suite_or_dataset_names_its_tasks(command: Command, name: str)
     assert [task for task in load_registry().tasks if task in shown]
 
 
+def test_show_of_a_probe_names_its_tasks_and_no_others(command: Command) -> None:
+    shown = yaml.safe_load(command("show", "depth").out)
+    tasks = [task.id for task in load_registry().tasks.values() if task.probe == "depth"]
+    assert shown == {"probe": "depth", "tasks": sorted(tasks)}
+    assert "did you mean depth" in command("show", "dept").error
+
+
 @pytest.mark.parametrize("name", ["minirooms", "minirooms@1"])
 def test_show_of_a_dataset_tells_licence_size_and_counts(command: Command, name: str) -> None:
     dataset = load_registry().dataset("minirooms@1")("minirooms@1")

@@ -57,6 +57,17 @@ def test_line_that_is_not_utf8_is_noted_and_the_rest_is_read(mode: str) -> None:
     assert "pose_s1.txt:1: not UTF-8" in issues.notes[0]
 
 
+def test_byte_order_mark_does_not_cost_the_first_frame() -> None:
+    """Editors of Windows write one; the official program takes it for a part of the first path."""
+    text = GOOD + "\n" + GOOD.replace("00005", "00010")
+    poses, issues = parse(b"\xef\xbb\xbf" + text.encode())
+    assert list(poses) == ["seq1/frame_00005.jpg", "seq1/frame_00010.jpg"]
+    assert issues.notes == ["pose_s1.txt:1: begins with a UTF-8 byte order mark, which is left out"]
+    official, issues = parse(b"\xef\xbb\xbf" + text.encode(), "mapfree-compat")
+    assert list(official) == [5, 10]
+    assert not issues.notes
+
+
 def test_utf16_file_has_no_poses_and_does_not_crash() -> None:
     poses, issues = parse((GOOD + "\n").encode("utf-16"))
     assert poses == {}

@@ -25,6 +25,7 @@ from dune_bench.probes.recon3d import BINNED, Recon3dProbe
 from dune_bench.probes.recon3d_match_depth import PairPrediction
 from dune_bench.probes.recon3d_protocol import Recon3dMatchDepth
 from dune_bench.registry.cards import TaskCard, load_card
+from dune_bench.report.panels.inliers import true_errors
 from tests.probes.fake_features import FakeFeatures, depth_sample
 from tests.probes.fake_room import SIZE, depth_at, intrinsics, lazy_pairs, pair, relative, turn
 
@@ -106,6 +107,17 @@ def test_tokens_of_the_place_reconstruct_the_pair() -> None:
     assert (stats["trans_deg"] < 20.0).all()
     assert (stats["pointmap_m"] < 0.05).all()
     assert (stats["inliers@10cm"] > 90).all()
+
+
+def test_inliers_are_the_matches_of_the_pose_in_pixels_of_the_originals() -> None:
+    sample = pair(name="a")
+    features, upstream = sources([sample])
+    (found,) = probe().predict(features, lazy_pairs([sample]), Head({}), upstream, CTX)
+    assert found.inliers is not None
+    assert isinstance(found.pose, PairPose)
+    assert len(found.inliers) == found.pose.inliers.sum() > 50
+    errors = true_errors((sample.view1, sample.view2), found.inliers.points1, found.inliers.points2)
+    assert np.median(errors) < 4.0
 
 
 def test_identity_pose_is_worse_than_the_estimate_and_no_failure() -> None:

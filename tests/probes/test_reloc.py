@@ -41,19 +41,32 @@ def probe(refine: str = "none") -> RelocProbe:
 
 def predicted(
     features: FakeFeatures, scenes: Sequence[RelocScene], upstream: Any = None
-) -> list[reloc.ScenePrediction]:
+) -> list[ScenePrediction]:
     upstream = toy.known_depth(features) if upstream is None else upstream
     head = probe().fit(features, toy.lazy_scenes(scenes), upstream, CTX)
     return list(probe().predict(features, toy.lazy_scenes(scenes), head, upstream, CTX))
 
 
-def scored(predictions: Sequence[reloc.ScenePrediction], scenes: Sequence[RelocScene]) -> dict[str, Any]:
+def scored(predictions: Sequence[ScenePrediction], scenes: Sequence[RelocScene]) -> dict[str, Any]:
     return stack(probe().score(p, s) for p, s in zip(predictions, scenes, strict=True))
 
 
 def metrics_of(stats: dict[str, Any]) -> dict[str, float]:
     ones = np.ones((1, len(stats["asked"])))
     return {name: float(value[0]) for name, value in probe().reduce(stats, ones).items()}
+
+
+def test_inliers_of_an_answer_are_those_it_counts_and_a_failure_has_none() -> None:
+    features, scenes = toy.make_world([("sideways",)])
+    (answer,) = predicted(features, scenes)[0].queries
+    assert answer.inliers is not None
+    assert len(answer.inliers) == answer.confidence > 0
+    (scene,) = scenes
+    assert Camera(scene.queries[0].K, scene.queries[0].image.size).holds(answer.inliers.points2).all()
+    far = replace(scene.queries[0], K=scale_intrinsics(toy.K, (100, 100), (300, 300)))
+    (answer,) = predicted(features, [replace(scene, queries=(far,))])[0].queries
+    assert answer.T_query_ref is None
+    assert answer.inliers is None
 
 
 def test_true_depth_and_true_matches_do_not_miss_the_pose() -> None:

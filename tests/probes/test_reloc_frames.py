@@ -164,6 +164,21 @@ def test_submission_scored_from_disk_gives_the_same_metrics(tmp_path: Path, seed
         assert score.metrics[name] == pytest.approx(value[0], abs=1e-4), name
 
 
+def test_truth_of_rooms_that_a_limit_left_out_counts_as_failed(tmp_path: Path) -> None:
+    """Why the recipe of docs/tasks/reloc.md writes the truth of the result's rooms only."""
+    scenes, _, stats = make_stats(0)
+    part = {name: values[:1] for name, values in stats.items()}
+    write_answers(tmp_path / "a.zip", [scenes[0].id], part)
+    write_truth(tmp_path / "own", [scene for scene in scenes if scene.id in np.array([scenes[0].id])])
+    write_truth(tmp_path / "all", scenes)
+    own = score_reloc(tmp_path / "a.zip", tmp_path / "own", "strict", every=1)
+    everything = score_reloc(tmp_path / "a.zip", tmp_path / "all", "strict", every=1)
+    assert own.issues.total == 0
+    assert own.metrics["answered"] == pytest.approx(reduce_scenes(part, np.ones((1, 1)))["answered"][0])
+    assert everything.metrics["answered"] < own.metrics["answered"]
+    assert any("missing: every frame of the scene" in note for note in everything.issues.notes)
+
+
 def test_unanswered_query_is_not_in_the_submission_and_its_scene_is() -> None:
     scene = make_scene(2, np.random.default_rng(0))
     T = scene.queries[1].T_cam_world @ invert(scene.reference.T_cam_world)

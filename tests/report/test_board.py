@@ -38,6 +38,21 @@ def test_another_measurement_never_shares_a_column(changes: dict[str, object]) -
     assert len({column.name for column in made.columns}) == 2
 
 
+def test_limits_that_keep_the_same_groups_share_a_column() -> None:
+    """Whole groups are kept, so that many limits keep the same: it is named after the smallest."""
+    kept = {"groups": {"train": 2, "test": 2}, "split_sizes": {"train": 12, "test": 12}}
+    values = {12: 3.0, 1: 1.0, 8: 2.0}
+    results = [
+        make_result(f"limit{n}", task=task_info(limited=n, **kept), metrics=(metric(value),))
+        for n, value in values.items()
+    ]
+    (column,) = board(*results).columns
+    assert column.name == f"{task_info().id} (limit 1)"
+    assert column.task.limited == 1
+    more = task_info(limited=20, groups={"train": 2, "test": 3}, split_sizes={"train": 12, "test": 18})
+    assert len(board(*results, make_result("more", task=more)).columns) == 2
+
+
 def test_the_encoders_own_upstream_head_does_not_split_a_column() -> None:
     one = make_result("a", task=task_info(upstream={"depth_head": digest("a")}))
     two = make_result("b", task=task_info(upstream={"depth_head": digest("b")}))

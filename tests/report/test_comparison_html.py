@@ -7,11 +7,11 @@ from pathlib import Path
 from PIL import Image
 
 import dune_bench
-from dune_bench.report.comparison_html import comparison_page
+from dune_bench.report.comparison_html import comparison_page, missing_pictures
 from dune_bench.report.format import column_name
 from dune_bench.results.store import safe_name
 from tests.report.pages import NASTY
-from tests.report.paired_runs import depth, write
+from tests.report.paired_runs import NEW, depth, digest, write
 
 
 def picture(runs: Path, encoder: str, task: str, sample: str) -> None:
@@ -51,3 +51,14 @@ def test_names_with_markup_are_shown_not_run(tmp_path: Path) -> None:
     page = comparison_page(dune_bench.compare("a", NASTY, tmp_path), tmp_path)
     assert "<script" not in page
     assert "<img" not in page
+
+
+def test_two_checkpoints_of_one_name_do_not_show_each_others_pictures(tmp_path: Path) -> None:
+    write(tmp_path, depth("a", weights_digest="one"), depth("a", 0.3, weights_digest="two", started=NEW))
+    one, two = (f"a@{digest(weights)[:8]}" for weights in ("one", "two"))
+    comparison = dune_bench.compare(one, two, tmp_path, worst=1)
+    picture(tmp_path, "a", column_name(comparison.tasks[0].task), comparison.tasks[0].worst[0].id)
+    page = comparison_page(comparison, tmp_path)
+    assert "<img" not in page
+    assert page.count("A and B share one folder of pictures") == 2
+    assert missing_pictures(comparison, tmp_path) == ()

@@ -92,6 +92,30 @@ def test_refused_results_are_in_the_report_with_the_reason(tmp_path: Path) -> No
     assert "other data" in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
 
 
+def test_report_does_not_tell_the_folders_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for encoder, changes in (("newer", {}), ("edited", {}), ("other", {"dataset_fingerprints": {}})):
+        write(tmp_path / "also", made(encoder, task_changes=changes))
+    (newer,) = (tmp_path / "also").rglob("newer/*.json")
+    newer.write_text(json.dumps(json.loads(newer.read_text()) | {"schema": 99}))
+    next((tmp_path / "also").rglob("edited/*.npz")).write_bytes(b"other")
+    write(tmp_path / "also", made("mine"))
+    (damaged,) = write(tmp_path / "own", made("damaged"))
+    damaged.write_text("{")
+    monkeypatch.chdir(tmp_path)
+    for also, shown in ((tmp_path / "also", "…/also"), (Path("also"), "also")):
+        written = write_leaderboard(tmp_path / "own", ["md", "html", "latex"], tmp_path / "out", also=[also])
+        for path in written.paths:
+            text = path.read_text(encoding="utf-8")
+            assert str(tmp_path) not in text
+        page = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
+        assert f"- results/damaged/{damaged.name}" in page
+        assert f"- {shown}/results/newer/{newer.name}: schema 99 is newer" in page
+        assert page.count(f"- {shown}/results/") == 4
+        assert "already: results/mine/" in page
+
+
 def test_failures_of_others_are_kept_as_failures(tmp_path: Path) -> None:
     write(tmp_path / "also", failed("theirs"))
     assert sorted(result.status for _, result in merged(tmp_path).found) == ["failed", "ok"]

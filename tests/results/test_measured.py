@@ -85,6 +85,11 @@ def test_another_measurement_is_never_paired(changes: dict[str, Any], reason: st
         paired(measured(BASE, GROUPS), measured(BASE, GROUPS, **changes))
 
 
+def test_limits_that_keep_the_same_samples_are_paired() -> None:
+    eight, twelve = (measured(BASE, GROUPS, task={"limited": limit}) for limit in (8, 12))
+    assert paired(eight, twelve).value == 0.0
+
+
 def test_columns_of_the_leaderboard_and_pairs_have_one_rule() -> None:
     from dune_bench.report.board import column_identity
 

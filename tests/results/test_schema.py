@@ -87,6 +87,11 @@ def test_wrong_field_is_named() -> None:
         parse_result({**raw(), "colour": "red"}, "a.json")
 
 
+def test_reason_of_our_own_check_is_told_without_pydantics_words() -> None:
+    with pytest.raises(TaskError, match=r"a\.json: not a valid result: result: a result with status ok has"):
+        parse_result({**raw(), "metrics": []}, "a.json")
+
+
 def test_result_cannot_be_edited() -> None:
     with pytest.raises(ValidationError):
         example().status = "failed"

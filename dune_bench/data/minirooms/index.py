@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dune_bench.data.minirooms.shards import read_member, shard_stamp
-from dune_bench.errors import TaskError
+from dune_bench.errors import TaskError, first_problem
 
 VOID = 255
 """Object index of pixels that belong to no object, and the ignored label."""
@@ -139,9 +139,7 @@ def _read_index(shard: Path, stamp: tuple[int, int]) -> Index:
     try:
         index = Index.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top"
-        raise TaskError(f"{shard}: index.json: {where}: {first['msg']}") from error
+        raise TaskError(f"{shard}: index.json: {first_problem(error, 'top')}") from error
     problem = _inconsistent(index)
     if problem:
         raise TaskError(f"{shard}: index.json: {problem}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dune_bench.data.samples import PairSample
 from dune_bench.report.panels.canvas import LEGEND_LINE, Canvas, label, tile_size
 from dune_bench.report.panels.colours import PREDICTION, RGB, TRUTH, WHITE, blend, grey
-from dune_bench.report.panels.pairs import Side, position_colours, spread_out
+from dune_bench.report.panels.pairs import Side, place_colours, spread_out
 from dune_bench.report.panels.shown import Panel, Shown
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def draw(shown: Shown) -> Panel:
     _lines(sheet, side, images, answers, shown.truth, (low, high))
     if rest is not None:
         _curve(sheet, answers, (low, high))
-    colours = _place_colours(answers.points1)
+    colours = place_colours(answers.points1)
     count = f"{len(answers.points1)} points asked"
     _dots(sheet, 0, f"view 1: {count}, coloured by place", images[0], answers.points1, colours)
     if shown.truth:
@@ -118,7 +118,7 @@ def _lines(
         label(axes, side.width / 2, side.height / 2, "no answer")
         return
     if not truth:
-        side.lines(axes, some.points1, some.found, _place_colours(some.points1) / 255)
+        side.lines(axes, some.points1, some.found, place_colours(some.points1) / 255)
         return
     order = np.argsort(-some.errors, kind="stable")  # good ones on top
     some = some.at(order)
@@ -130,15 +130,6 @@ def _lines(
         for name, share, colour in zip(names, counts, (TRUTH, BETWEEN, PREDICTION), strict=True)
     }
     sheet.legend(0, entries, 3)
-
-
-def _place_colours(points: Floats) -> RGB:
-    """Colours (n, 3) by the place within the box of all points (n, 2)."""
-    if not len(points):
-        return np.zeros((0, 3), np.uint8)
-    low, high = points.min(0), points.max(0)
-    width, height = np.maximum(high - low, 1.0)
-    return position_colours(points - low, (height, width))
 
 
 def _colour(error: float, near: tuple[float, float]) -> str:

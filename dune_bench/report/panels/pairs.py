@@ -14,7 +14,7 @@ from dune_bench.report.panels.colours import RGB
 
 Floats = NDArray[np.float64]
 Size = tuple[int, int]
-SPACE = 0.04
+SPACE = 0.03
 """Room between the images, of the first one's width."""
 
 
@@ -45,12 +45,19 @@ class Side:
         return axes
 
     def lines(self, axes: Axes, points1: Floats, points2: Floats, colours: Any, width: float = 0.9) -> None:
-        """Lines from points (n, 2) of view 1 to points (n, 2) of view 2.  colours: one or n."""
+        """Lines from points (n, 2) of view 1 to points (n, 2) of view 2.  colours: one or n.  width: of the
+        lines, in points; the dots at their ends go with it."""
         ends = np.stack([points1, self.second(points2)], 1)
         axes.add_collection(LineCollection(list(ends), colors=colours, linewidths=width, alpha=0.8))
         for points in (points1, self.second(points2)):
             axes.scatter(
-                points[:, 0], points[:, 1], s=7, c=colours, linewidths=0.3, edgecolors="white", zorder=3
+                points[:, 0],
+                points[:, 1],
+                s=7 * (width / 0.9) ** 2,
+                c=colours,
+                linewidths=0.3,
+                edgecolors="white",
+                zorder=3,
             )
 
 
@@ -75,3 +82,12 @@ def position_colours(points: Floats, size: tuple[float, float]) -> RGB:
     left = np.array([0.0, 60, 200]) * (1 - v) + np.array([110.0, 190, 255]) * v
     right = np.array([150.0, 60, 0]) * (1 - v) + np.array([255.0, 225, 60]) * v
     return np.asarray((left * (1 - u) + right * u).round(), dtype=np.uint8)
+
+
+def place_colours(points: Floats) -> RGB:
+    """Colours (n, 3) by the place within the box of all points (n, 2)."""
+    if not len(points):
+        return np.zeros((0, 3), np.uint8)
+    low, high = points.min(0), points.max(0)
+    width, height = np.maximum(high - low, 1.0)
+    return position_colours(points - low, (height, width))

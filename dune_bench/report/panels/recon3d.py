@@ -27,10 +27,13 @@ from dune_bench.report.panels.canvas import LEGEND_LINE, SCALE, Canvas, label, s
 from dune_bench.report.panels.clouds import Cloud, Eye, cloud_of, joined, look_at
 from dune_bench.report.panels.colours import BAD, ERROR_MAP, PREDICTION, RGB, TRUTH, rgb
 from dune_bench.report.panels.export import cloud_ply, scene_glb
+from dune_bench.report.panels.inliers import Inliers, draw_inliers, inliers_of, legend
+from dune_bench.report.panels.pairs import Side
 from dune_bench.report.panels.shown import Panel, Shown
 
 if TYPE_CHECKING:
     from dune_bench.probes.recon3d_match_depth import PairPrediction
+    from dune_bench.probes.recon3d_protocol import Recon3dMatchDepth
 
 Floats = NDArray[np.float64]
 FRUSTUM = 0.35
@@ -54,9 +57,19 @@ class _Pair:
         return [cloud for cloud in self.clouds if cloud is not None]
 
 
+@dataclass(frozen=True)
+class _Views:
+    """What is seen, and the matches that the estimated pose rests on, if there is one."""
+
+    pair: PairSample
+    images: tuple[RGB, RGB]
+    inliers: Inliers | None
+
+
 def draw(shown: Shown) -> Panel:
-    """Above the views and both clouds from one place behind camera 1; below the plans, and the distance
-    of each predicted point from the true one.  Without truth, the prediction alone.
+    """Above the views with the matches that the pose rests on, and both clouds from one place behind camera
+    1; below the plans, and the distance of each predicted point from the true one.  Without truth, the
+    prediction alone.
 
     Scenes, all in camera 1: `predicted.ply`, `true.ply`, and `scene.glb` with both and the cameras.
     """
@@ -70,7 +83,9 @@ def draw(shown: Shown) -> Panel:
         notes = (*notes, f"covisible {100 * pair.covisible:.0f} %")
     if reason:
         notes = (*notes, f"no pose: {reason}")
-    png = _sheet(replace(shown, notes=notes), pair, images, truth, found)
+    near = cast("Recon3dMatchDepth", shown.probe.protocol).pose.threshold_px if shown.truth else None
+    inliers = inliers_of(prediction.inliers, (pair.view1, pair.view2), near)
+    png = _sheet(replace(shown, notes=notes), _Views(pair, images, inliers), truth, found)
     return Panel(png, _scenes(pair, truth, found))
 
 
@@ -104,21 +119,23 @@ def _cloud_size(view: View, truth: bool) -> tuple[int, int]:
     return max(2, round(height * shrink)), max(2, round(width * shrink))
 
 
-def _sheet(
-    shown: Shown, pair: PairSample, images: tuple[RGB, RGB], truth: _Pair | None, found: _Pair
-) -> bytes:
+def _sheet(shown: Shown, views: _Views, truth: _Pair | None, found: _Pair) -> bytes:
+    pair = views.pair
     tile = tile_size(pair.view1.image.size, 3.2, 3.4)
     columns, below = (4, SCALE) if truth is not None else (2, LEGEND_LINE + 0.12)
     square = [tile[0]] * columns
-    sheet = Canvas(shown.heading, shown.subheading(), [square, square], [tile[1]] * 2, [0.05, below])
-    sheet.picture(0, 0, "view 1", images[0], pair.view1.image.size)
-    sheet.picture(0, 1, "view 2", images[1], pair.view2.image.size)
+    side = Side(pair.view1.image.size, pair.view2.image.size)
+    top = [tile[1] / side.aspect, *square[2:]]
+    between = LEGEND_LINE + 0.05 if truth is not None else 0.05
+    sheet = Canvas(shown.heading, shown.subheading(), [top, square], [tile[1]] * 2, [between, below])
+    draw_inliers(sheet, (0, 0, top[0]), "views 1 and 2", views.images, side, views.inliers)
+    legend(sheet, 0, views.inliers)
     plan = level_plan([np.eye(3)] + ([] if truth is None or truth.T_1_2 is None else [truth.T_1_2[:3, :3]]))
     shape = (PIXELS, round(PIXELS * tile[0] / tile[1]))
     eye = _eye(plan, _below_ceiling(truth or found, plan)[0], shape[1] / shape[0])
     sides = [("prediction", found)] if truth is None else [("truth", truth), ("prediction", found)]
     for i, (name, clouds) in enumerate(sides):
-        row, column = (0, 2 + i) if truth is not None else (1, 0)
+        row, column = (0, 1 + i) if truth is not None else (1, 0)
         picture = eye.picture(*_below_ceiling(clouds, plan), shape, side=7)
         axes = sheet.picture(row, column, f"{name}: both clouds, from behind view 1", picture, shape)
         if len(clouds.known) == 1:

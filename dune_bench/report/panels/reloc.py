@@ -1,4 +1,5 @@
-"""Panel of relocalization: the reference, the queries with a virtual box in them, and all from above."""
+"""Panel of relocalization: the reference, the queries with a virtual box in them, the matches that each pose
+rests on, and all from above."""
 
 from __future__ import annotations
 
@@ -23,14 +24,17 @@ from dune_bench.report.panels.cameras import (
     frustum,
     level_plan,
 )
-from dune_bench.report.panels.canvas import LEGEND_LINE, Canvas, label, tile_size
+from dune_bench.report.panels.canvas import GAP, LEGEND_LINE, Canvas, label, tile_size
 from dune_bench.report.panels.clouds import cloud_of
 from dune_bench.report.panels.colours import PREDICTION, RGB, TRUTH
+from dune_bench.report.panels.inliers import Inliers, draw_inliers, inliers_of, legend
+from dune_bench.report.panels.pairs import Side
 from dune_bench.report.panels.shown import Panel, Shown
 
 if TYPE_CHECKING:
     from dune_bench.probes.reloc import ScenePrediction
     from dune_bench.probes.reloc_answers import QueryPose
+    from dune_bench.probes.reloc_match_depth import RelocMatchDepth
 
 Floats = NDArray[np.float64]
 Tile = tuple[float, float]
@@ -44,18 +48,20 @@ _FAR = 4.0
 
 @dataclass(frozen=True)
 class _Query:
-    """number: 1 is the first.  true, found: T_query_ref (4, 4), None where it is not known."""
+    """number: 1 is the first.  true, found: T_query_ref (4, 4), None where it is not known.  inliers: from
+    the reference to the query, likewise."""
 
     number: int
     view: View
     true: Floats | None
     found: Floats | None
     answer: QueryPose
+    inliers: Inliers | None
 
 
 def draw(shown: Shown) -> Panel:
-    """A row of images and a plan.  In each query a box that stands at the reference's view is drawn where
-    the true pose (blue) and the estimated one (orange) put it."""
+    """A row of images, one of matches, and a plan.  In each query a box that stands at the reference's view
+    is drawn where the true pose (blue) and the estimated one (orange) put it."""
     scene = cast(RelocScene, shown.sample)
     queries = _queries(shown, scene)
     sizes = [scene.reference.image.size, *(query.view.image.size for query in queries)]
@@ -63,18 +69,24 @@ def draw(shown: Shown) -> Panel:
     row = [tile[0] for tile in tiles]
     wide = max((sum(row) + 0.1 * (len(row) - 2)) / 2, 4.0)
     plan = (wide, min(0.8 * wide, 5.2))
+    sides = [Side(sizes[0], size) for size in sizes[1:]]
+    lines = (sum(row) + GAP * len(row)) / len(sides) - GAP
     sheet = Canvas(
         shown.heading,
         shown.subheading(),
-        [row, [wide, wide] if shown.truth else [wide]],
-        [max(tile[1] for tile in tiles), plan[1]],
-        [0.24, LEGEND_LINE + 0.12],
+        [row, [lines] * len(sides), [wide, wide] if shown.truth else [wide]],
+        [max(tile[1] for tile in tiles), max(lines * side.aspect for side in sides), plan[1]],
+        [0.24, LEGEND_LINE + 0.05, LEGEND_LINE + 0.12],
     )
     image = scene.reference.image.read()
     sheet.picture(0, 0, "reference", image, sizes[0])
     box = _virtual_box(scene.reference) if shown.truth else None
     for column, query in enumerate(queries, 1):
         _query(sheet, column, query, box)
+        images = image, query.view.image.read()
+        place = (1, column - 1, lines)
+        draw_inliers(sheet, place, f"to query {query.number}", images, sides[column - 1], query.inliers)
+    legend(sheet, 1, next((query.inliers for query in queries if query.inliers is not None), None))
     _plans(sheet, plan, scene, queries, image, shown.truth)
     return Panel(sheet.png())
 
@@ -84,6 +96,7 @@ def _queries(shown: Shown, scene: RelocScene) -> list[_Query]:
     count = len(scene.queries)
     chosen = sorted({round(i * (count - 1) / max(1, min(MOST, count) - 1)) for i in range(min(MOST, count))})
     to_reference = invert(scene.reference.T_cam_world) if shown.truth else None
+    near = cast("RelocMatchDepth", shown.probe.protocol).pose.threshold_px if shown.truth else None
     return [
         _Query(
             i + 1,
@@ -91,6 +104,7 @@ def _queries(shown: Shown, scene: RelocScene) -> list[_Query]:
             None if to_reference is None else scene.queries[i].T_cam_world @ to_reference,
             answers[i].T_query_ref,
             answers[i],
+            inliers_of(answers[i].inliers, (scene.reference, scene.queries[i]), near),
         )
         for i in chosen
     ]
@@ -148,7 +162,7 @@ def _plans(
     some = "" if len(queries) == len(scene.queries) else f" ({len(queries)} of {len(scene.queries)} queries)"
     captions = [f"from above: the room below {HEADROOM:g} m over the reference", "the cameras"]
     for column, caption in enumerate(captions if truth else ["the cameras, from above"]):
-        axes = sheet.tile(1, column, caption + some)
+        axes = sheet.tile(2, column, caption + some)
         frame_plan(
             axes,
             _extent(plan, own, points if truth and column == 0 else points[:0], list(frames.values())),
@@ -165,7 +179,7 @@ def _plans(
             [], [], color=PREDICTION, marker="o", markersize=4, fillstyle="none", linestyle="--"
         ),
     }
-    sheet.legend(1, entries if truth else {k: v for k, v in entries.items() if k != "true pose"}, 3)
+    sheet.legend(2, entries if truth else {k: v for k, v in entries.items() if k != "true pose"}, 3)
 
 
 def _both(axes: Axes, plan: Plan, name: str, true: Floats | None, found: Floats | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,13 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from dune_bench.data.samples import ImageRef, PairSample, RelocScene, View
+from dune_bench.probes.pair_matches import PairMatches
 from dune_bench.report.panels.canvas import Canvas
 from dune_bench.report.panels.shown import Panel, Shown, drawer
 
+NEAR = 4.0
+POSES = types.SimpleNamespace(protocol=types.SimpleNamespace(pose=types.SimpleNamespace(threshold_px=NEAR)))
+"""Stands for a probe that estimates poses: all that a panel asks of it."""
 SIZE = (48, 64)
 K = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
 
@@ -107,5 +112,17 @@ def wall_scene(queries: int) -> RelocScene:
     return RelocScene("scene", "room", wall_view("reference", pose()), tuple(views))
 
 
+def wall_matches(view2: View, wrong: int, total: int = 50) -> PairMatches:
+    """Matches of the first wall view and another one of the wall: the true places, `wrong` of them moved by
+    twice NEAR to the right.  Written out by hand, as nothing of the panels is."""
+    rng = np.random.default_rng(3)
+    points1 = rng.uniform((20.0, 10.0), (44.0, 38.0), (total, 2))
+    wall = np.concatenate([(points1 - K[:2, 2]) / 60.0, np.ones((total, 1))], 1) * 3.0
+    there = wall @ view2.T_cam_world[:3, :3].T + view2.T_cam_world[:3, 3]
+    points2 = there[:, :2] / there[:, 2:] * 60.0 + K[:2, 2]
+    points2[:wrong, 0] += 2 * NEAR
+    return PairMatches(points1, points2, np.ones(total))
+
+
 def shown_of(sample: Any, prediction: Any, **changes: Any) -> Shown:
-    return Shown(sample, prediction, changes.pop("probe", None), "my_encoder", "my/task/convex@1", **changes)
+    return Shown(sample, prediction, changes.pop("probe", POSES), "my_encoder", "my/task/convex@1", **changes)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
+from matplotlib.colors import to_hex
 
 from dune_bench.geometry.robust import Failure
 from dune_bench.probes.pair_poses import PairPose
 from dune_bench.probes.recon3d_match_depth import PairPrediction
 from dune_bench.report.panels.clouds import Eye, look_at
-from dune_bench.report.panels.colours import BAD
-from tests.report.panels.conftest import SIZE, Draw, K, pose, shown_of, wall_pair
+from dune_bench.report.panels.colours import BAD, PREDICTION, TRUTH
+from dune_bench.report.panels.pairs import SPACE
+from tests.report.panels.conftest import NEAR, SIZE, Draw, K, pose, shown_of, wall_matches, wall_pair
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,41 @@ def test_pair_without_a_pose_has_no_second_cloud_and_no_zero_error(draw: Draw) -
     scene: Any = trimesh.load(io.BytesIO(drawn.panel.scenes["scene.glb"]), file_type="glb")
     assert set(scene.geometry) == {"predicted", "true", "camera 1", "camera 2, true"}
     assert len(scene.geometry["predicted"].vertices) == SIZE[0] * SIZE[1]
+
+
+def test_lines_tell_right_matches_from_wrong_ones(draw: Draw) -> None:
+    matches = wall_matches(wall_pair().view2, wrong=10)
+    drawn = draw("recon3d", shown_of(wall_pair(), replace(prediction(), inliers=matches)))
+    axes = drawn.tile("views 1 and 2: 40 of 50 inliers, 80 % right")
+    (lines,) = axes.collections[:1]
+    assert len(lines.get_paths()) == 40  # type: ignore[attr-defined]
+    colours = {to_hex(colour) for colour in lines.get_edgecolors()}  # type: ignore[attr-defined]
+    assert colours == {to_hex(TRUTH), to_hex(PREDICTION)}
+    assert any(text.startswith(f"match within {NEAR:g} px") for text in drawn.legend)
+
+
+def test_lines_end_at_the_matched_points(draw: Draw) -> None:
+    matches = wall_matches(wall_pair().view2, wrong=0, total=3)
+    drawn = draw("recon3d", shown_of(wall_pair(), replace(prediction(), inliers=matches)))
+    (lines,) = drawn.tile("views 1 and 2: 3 of 3").collections[:1]
+    ends = np.stack([path.vertices for path in lines.get_paths()])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(ends[:, 0], matches.points1)
+    np.testing.assert_allclose(ends[:, 1], matches.points2 + np.array([SIZE[1] * (1 + SPACE), 0]))
+
+
+def test_pair_without_inliers_has_no_lines(draw: Draw) -> None:
+    drawn = draw("recon3d", shown_of(wall_pair(), prediction(failed=True)))
+    assert not drawn.tile("views 1 and 2: no inliers").collections
+    assert not any(text.startswith("match within") for text in drawn.legend)
+
+
+def test_lines_of_photographs_judge_nothing(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dune_bench.report.panels.recon3d.SIDE", 1000)
+    matches = wall_matches(wall_pair().view2, wrong=10)
+    found = replace(prediction(), inliers=matches)
+    drawn = draw("recon3d", shown_of(wall_pair(), found, truth=False))
+    assert "views 1 and 2: 40 of 50 inliers" in drawn.texts
+    assert drawn.legend == ["camera 1", "camera 2, estimated"]
 
 
 def test_photographs_leave_out_everything_true(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:

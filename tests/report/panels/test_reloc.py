@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from dune_bench.probes.reloc import ScenePrediction
 from dune_bench.probes.reloc_answers import Outcome, QueryPose
-from tests.report.panels.conftest import Draw, pose, shown_of, wall_scene
+from tests.report.panels.conftest import NEAR, Draw, pose, shown_of, wall_matches, wall_scene
 
 
 def prediction(count: int, off: NDArray[np.float64] | None = None) -> ScenePrediction:
@@ -22,6 +24,22 @@ def prediction(count: int, off: NDArray[np.float64] | None = None) -> ScenePredi
         for query in scene.queries[:-1]
     ]
     return ScenePrediction((*answers, QueryPose(None, float("nan"), 2, Outcome.too_few_matches)), count)
+
+
+def test_matches_of_each_query_are_judged_by_its_true_pose(draw: Draw) -> None:
+    scene, found = wall_scene(3), prediction(3)
+    answers = [
+        replace(answer, inliers=wall_matches(view, wrong))
+        for answer, view, wrong in zip(found.queries[:2], scene.queries[:2], (0, 25), strict=True)
+    ]
+    drawn = draw("reloc", shown_of(scene, replace(found, queries=(*answers, found.queries[2]))))
+    captions = [text for text in drawn.texts if text.startswith("to query")]
+    assert [caption.partition(" of ")[2] for caption in captions[:2]] == [
+        "50 inliers, 100 % right",
+        "50 inliers, 50 % right",
+    ]
+    assert captions[2] == "to query 3: no inliers"
+    assert any(text.startswith(f"match within {NEAR:g} px") for text in drawn.legend)
 
 
 def test_error_of_each_query_is_said(draw: Draw) -> None:

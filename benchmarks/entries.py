@@ -1,17 +1,11 @@
-"""Paired differences between the encoders of a runs folder: the same samples, whole rooms resampled.
+"""Per-sample statistics of a runs folder, with those of answers that look at no image or know the truth.
 
-    python benchmarks/paired.py [RUNS] [--tasks GLOB] [--trivial]
-
-Prints, for each task and each pair of encoders, the difference of the primary metric (the first is the
-better one) and its 95 % interval.  `*`: the interval excludes 0.  --trivial: with the answers that look
-at no image among them.  With results of one encoder under several weights or limits, the newest counts.
+What `dune-bench compare` does for two encoders, for entries that are not all encoders.
 """
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
-import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +15,6 @@ from typing import Literal
 import numpy as np
 from trivial import ORACLES, TRIVIAL, Answers, statistics
 
-from dune_bench.errors import UsageError
 from dune_bench.probes.base import Breakdown, ProbeContext
 from dune_bench.registry.cards import TaskCard
 from dune_bench.registry.lookup import load_registry
@@ -100,45 +93,3 @@ def compare(a: Entry, b: Entry) -> Estimate:
         a.statistic(), b.statistic(), (ids[0], ids[1]), groups, np.random.default_rng(0)
     )
     return found[a.card.primary.id]
-
-
-def shown(estimate: Estimate, sign: str = "+") -> str:
-    """Value and interval; `*` if the interval excludes 0."""
-    if estimate.ci95 is None:
-        return f"{estimate.value:{sign}9.3f}  no interval ({estimate.groups} groups)"
-    low, high = estimate.ci95
-    mark = "*" if sign and (low > 0 or high < 0) else " "
-    return f"{estimate.value:{sign}9.3f} [{low:{sign}.3f}, {high:{sign}.3f}] {mark}"
-
-
-def parse(description: str, trivial: bool) -> argparse.Namespace:
-    """The options that this and `baselines.py` share."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
-    parser.add_argument("--tasks", default="*", help="a glob over task ids")
-    if trivial:
-        parser.add_argument("--trivial", action="store_true", help="with answers that look at no image")
-    return parser.parse_args()
-
-
-def main() -> None:
-    options = parse("Paired differences between encoders.", trivial=True)
-    beside: list[Literal["trivial", "oracle"]] = ["trivial"] if options.trivial else []
-    found = entries(options.runs, options.tasks, beside)
-    if all(len(loaded) < 2 for loaded in found.values()):
-        sys.exit(
-            f"{options.runs}: no two results of one task that matches {options.tasks!r}: nothing to compare"
-        )
-    for loaded in found.values():
-        width = max((len(f"{a.label} − {b.label}") for a, b in itertools.combinations(loaded, 2)), default=0)
-        for a, b in itertools.combinations(loaded, 2):
-            head = f"{a.card.probe} {a.card.primary.id}"
-            try:
-                text = shown(compare(a, b))
-            except UsageError as error:
-                text = f"not comparable: {error}"
-            print(f"{head:28} {f'{a.label} − {b.label}':{width}} {text}".rstrip(), flush=True)
-
-
-if __name__ == "__main__":
-    main()
