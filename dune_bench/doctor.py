@@ -25,13 +25,15 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "slurm": ("submitit",),
     "export": ("onnx", "onnxruntime"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
     "docs": ("mkdocs-material",),
 }
 """Distributions of each optional extra, as in pyproject.toml."""
 
 REQUIRED = (
-    *("matplotlib", "numpy", "pandas", "pillow", "poselib", "pydantic", "pyyaml", "safetensors", "scipy"),
-    *("timm", "torchvision", "trimesh"),
+    *("matplotlib", "mmengine", "numpy", "pandas", "pillow", "poselib", "pydantic", "pyyaml", "safetensors"),
+    *("scipy", "tensorboard", "timm", "torchvision", "trimesh"),
 )
 """Distributions that every install has; torch is looked at by itself."""
 

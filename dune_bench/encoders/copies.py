@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dune_bench.encoders.checkpoint import State, file_sha256
-from dune_bench.encoders.weights import Located
+from dune_bench.encoders.weights import Located, file_name
 from dune_bench.registry.cards import EncoderCard
 
 logger = logging.getLogger(__name__)
@@ -33,9 +33,10 @@ def read_copy(card: EncoderCard, folder: Path) -> State | None:
     return None
 
 
-def keep_copy(state: State, found: Located, folder: Path) -> None:
+def keep_copy(card: EncoderCard, state: State, found: Located, folder: Path) -> None:
     """Writes the tensors of a download and a record of their origin beside them, and removes what was
-    just downloaded.  If there is no room, the download stays and a warning says so."""
+    just downloaded, unless the card's decoder is in the same file.  If there is no room, the download
+    stays and a warning says so."""
     copy = folder / f"{found.path.stem}.safetensors"
     partial = folder / f"{copy.name}.{os.getpid()}.part"
     record = {
@@ -56,5 +57,5 @@ def keep_copy(state: State, found: Located, folder: Path) -> None:
         return
     finally:
         partial.unlink(missing_ok=True)
-    if found.fetched:
+    if found.fetched and all(file_name(source) != found.path.name for source in card.decoders):
         found.path.unlink()

@@ -125,7 +125,7 @@ def _released(
         found = locate(card, cache=cache, offline=offline, progress=progress)
         state = adapter.read(found.path)
         if found.source.url and found.path.suffix != ".safetensors":
-            keep_copy(state, found, folder)
+            keep_copy(card, state, found, folder)
         return state
 
 

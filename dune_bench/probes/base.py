@@ -8,7 +8,7 @@ metrics for many weightings of the samples at once, so that a bootstrap is one c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -91,12 +91,21 @@ class SilentProgress:
 
 
 @dataclass(frozen=True)
+class ReleasedFile:
+    """A file with a head that was released with an encoder.  sha256: of its bytes, hex."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
 class ProbeContext:
     """What a probe may use beside its arguments.
 
     classes: names of the dataset's labels.  chunk_bytes: budget of one block of features in memory.
     rng: seeded generator of this (task, seed).  training: folder of this one fit, where a long one
-    leaves what it takes to go on after an interruption; None: it starts anew.
+    leaves what it takes to go on after an interruption; None: it starts anew.  released: gives the file
+    with the decoder released with the encoder at hand, or raises UnavailableError; None: nobody can.
     """
 
     classes: tuple[str, ...] = ()
@@ -105,6 +114,7 @@ class ProbeContext:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     progress: Progress = field(default_factory=SilentProgress)
     training: Path | None = None
+    released: Callable[[], ReleasedFile] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,12 @@ class Probe(ABC, Generic[P]):
 
     def __init__(self, protocol: P) -> None:
         self.protocol = protocol
+
+    @property
+    def reads_released(self) -> bool:
+        """Whether `fit` only reads the head released with the encoder (`ProbeContext.released`).  It then
+        gets no samples, and features of any images."""
+        return False
 
     @abstractmethod
     def fit(

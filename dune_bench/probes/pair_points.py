@@ -42,10 +42,16 @@ def pair_statistics(
     if T_2_1 is None:
         return point_statistics(None, None, sample, per_side, clip_m)
     points = (
-        partial(_from_depth, sample.view1, depths[0], np.eye(4)),
-        partial(_from_depth, sample.view2, depths[1], T_2_1),
+        points_by_depth(sample.view1, depths[0], np.eye(4)),
+        points_by_depth(sample.view2, depths[1], T_2_1),
     )
     return point_statistics(T_2_1, points, sample, per_side, clip_m)
+
+
+def points_by_depth(view: View, depth: DepthAt, T_view_1: Floats) -> PointsAt:
+    """The points of a view's depth, of a camera that stands at T_view_1 (4, 4).  Its pixels are centres of
+    the depth's own."""
+    return partial(_from_depth, view, depth, T_view_1)
 
 
 def point_statistics(

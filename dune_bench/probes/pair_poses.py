@@ -36,6 +36,11 @@ class PoseConstants(ProtocolConstants):
     max_iterations: int = Field(ge=1)
     min_iterations: int = Field(ge=1)
 
+    @property
+    def reprojection_px(self) -> float:
+        """How far a point may project from its pixel and still agree."""
+        return self.threshold_px
+
     def options(self) -> RansacOptions:
         """The solver's options; its seed is fixed."""
         return RansacOptions(

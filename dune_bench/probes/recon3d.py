@@ -33,12 +33,14 @@ from dune_bench.probes.recon3d_match_depth import PairPrediction, predict_match_
 from dune_bench.probes.recon3d_protocol import (
     Recon3dConstants,
     Recon3dMatchDepth,
+    Recon3dPretrained,
     Recon3dTrained,
     Recon3dTwoView,
 )
 from dune_bench.probes.recon3d_two_view import TwoViewPrediction, predict_two_view
 from dune_bench.probes.two_view_fit import fit_decoder, predict_pairs
 from dune_bench.probes.two_view_maps import PairMaps
+from dune_bench.probes.two_view_released import read_released
 
 BINNED = ("inliers@25cm", "pointmap_m", "rra@15deg", "maa@30deg")
 """Metrics also given by covisibility."""
@@ -47,7 +49,7 @@ Prediction = PairPrediction | TwoViewPrediction
 
 class Recon3dProbe(Probe[Recon3dConstants]):
     """Protocols `match-depth`: nothing is fitted here, the depth head comes from upstream; `mast3r-mini`
-    and `mast3r`: a decoder trained on the frozen encoder."""
+    and `mast3r`: a decoder trained on the frozen encoder; `pretrained`: the decoder released with it."""
 
     name = "recon3d"
     sample_type = PairSample
@@ -55,9 +57,14 @@ class Recon3dProbe(Probe[Recon3dConstants]):
         "match-depth": Recon3dMatchDepth,
         "mast3r-mini": Recon3dTrained,
         "mast3r": Recon3dTrained,
+        "pretrained": Recon3dPretrained,
     }
     score_version = 1
     fit_version = 1
+
+    @property
+    def reads_released(self) -> bool:
+        return isinstance(self.protocol, Recon3dPretrained)
 
     def fit(
         self,
@@ -66,9 +73,13 @@ class Recon3dProbe(Probe[Recon3dConstants]):
         upstream: Mapping[str, Upstream],
         ctx: ProbeContext,
     ) -> Head:
-        """Head tensors: the decoder's state; none for `match-depth`.  Raises what `fit_decoder` raises."""
-        if isinstance(self.protocol, Recon3dTrained):
-            return fit_decoder(features, samples, self.protocol.training, ctx)
+        """Head tensors: the decoder's state; none for `match-depth`.  Raises what `fit_decoder` and
+        `read_released` raise."""
+        match self.protocol:
+            case Recon3dTrained():
+                return fit_decoder(features, samples, self.protocol.training, ctx)
+            case Recon3dPretrained():
+                return read_released(features, ctx)
         return Head({})
 
     def predict(

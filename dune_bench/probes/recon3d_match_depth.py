@@ -17,7 +17,7 @@ from dune_bench.geometry.robust import Failure
 from dune_bench.probes.base import FeatureSource, ProbeContext, Upstream
 from dune_bench.probes.depth import DepthPrediction, DepthProbe
 from dune_bench.probes.pair_matches import PairMatches, UnmatchableError, match_pair
-from dune_bench.probes.pair_points import pair_statistics
+from dune_bench.probes.pair_points import PointsAt, pair_statistics, points_by_depth
 from dune_bench.probes.pair_poses import PairPose, relative_pose
 from dune_bench.probes.recon3d_protocol import Recon3dMatchDepth
 from dune_bench.probes.stream import grid_of
@@ -37,6 +37,18 @@ class PairPrediction:
     depth2: DepthPrediction
     matches: int
     inliers: PairMatches | None = None
+
+    @property
+    def by_pose(self) -> bool:
+        """Whether view 2's points stand in camera 1 by the pose."""
+        return True
+
+    def points_of(self, sample: PairSample) -> tuple[PointsAt, PointsAt | None]:
+        """Of each view, in camera 1; None for view 2 without a pose."""
+        first = points_by_depth(sample.view1, self.depth1.depth, np.eye(4))
+        if isinstance(self.pose, Failure):
+            return first, None
+        return first, points_by_depth(sample.view2, self.depth2.depth, self.pose.T_2_1)
 
     def statistics(self, sample: PairSample, per_side: int, clip_m: float) -> dict[str, NDArray[Any]]:
         """See `pair_statistics`.  Raises TaskError naming a sample whose predicted depth is not finite."""

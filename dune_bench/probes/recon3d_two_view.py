@@ -31,19 +31,27 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TwoViewPrediction:
-    """pose: the estimate, or why there is none.  points: of each view, in camera 1; None where the
-    protocol takes view 2's from the pose and there is none.  matches: how many the pose was sought among;
-    inliers: those that agree with it."""
+    """pose: the estimate, or why there is none.  points: of each view, in camera 1; None for view 2 where
+    the protocol places it by the pose and there is none.  by_pose: whether it does.  matches: how many the
+    pose was sought among; inliers: those that agree with it."""
 
     pose: PairPose | Failure
-    points: tuple[PointsAt, PointsAt] | None
+    points: tuple[PointsAt, PointsAt | None]
+    by_pose: bool
     matches: int
     inliers: PairMatches | None
 
+    def points_of(self, sample: PairSample) -> tuple[PointsAt, PointsAt | None]:
+        """`points`; a decoder needs no more of the sample than it has seen."""
+        del sample
+        return self.points
+
     def statistics(self, sample: PairSample, per_side: int, clip_m: float) -> dict[str, NDArray[Any]]:
-        """See `point_statistics`."""
+        """See `point_statistics`.  Without view 2's points there is no reconstruction, of neither view."""
         T_2_1 = None if isinstance(self.pose, Failure) else self.pose.T_2_1
-        return point_statistics(T_2_1, self.points, sample, per_side, clip_m)
+        first, second = self.points
+        points = None if second is None else (first, second)
+        return point_statistics(T_2_1, points, sample, per_side, clip_m)
 
 
 def predict_two_view(
@@ -81,14 +89,12 @@ def _predict(
         forward = PairMaps(on_rays(forward.view1, cameras[0]), forward.view2)
     matches = descriptor_matches(forward, cameras[0].size, cameras[1].size, protocol.matching)
     found = pnp_pose(matches, forward, cameras, protocol.pose)
-    if isinstance(found, Failure):
-        points = (forward.view1.points_at, forward.view2.points_at) if backward is None else None
-        return TwoViewPrediction(found, points, len(matches), None)
-    second = forward.view2.points_at
+    second: PointsAt | None = forward.view2.points_at
     if backward is not None:
-        second = partial(_moved, on_rays(backward.view1, cameras[1]), invert(found.T_2_1))
+        second = _placed(on_rays(backward.view1, cameras[1]), found)
+    inliers = None if isinstance(found, Failure) else matches.at(found.inliers)
     points = (forward.view1.points_at, second)
-    return TwoViewPrediction(found, points, len(matches), matches.at(found.inliers))
+    return TwoViewPrediction(found, points, backward is not None, len(matches), inliers)
 
 
 def on_rays(view: ViewMaps, camera: Camera) -> ViewMaps:
@@ -97,6 +103,11 @@ def on_rays(view: ViewMaps, camera: Camera) -> ViewMaps:
     centres = view.centres(camera.size)
     points = unproject(camera.K, centres, view.points[..., 2].ravel().astype(np.float64))
     return replace(view, points=points.reshape(view.points.shape).astype(np.float32))
+
+
+def _placed(view2: ViewMaps, found: PairPose | Failure) -> PointsAt | None:
+    """Points of maps in camera 2, by the pose in camera 1."""
+    return None if isinstance(found, Failure) else partial(_moved, view2, invert(found.T_2_1))
 
 
 def _moved(view: ViewMaps, T_1_2: Floats, pixels: Floats, size: Size) -> Floats:

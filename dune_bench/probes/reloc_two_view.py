@@ -40,6 +40,7 @@ DECODER_ROLE = "decoder"
 class RelocTwoView(ProtocolConstants, ABC):
     """What the protocols share: the constants of one are also what answers its queries."""
 
+    pose: PoseConstants
     confidence: Literal["inliers"]
 
     def answer(self, maps: PairMaps, reference: View, query: View) -> QueryPose:
@@ -88,8 +89,6 @@ class RelocEssential(RelocMatched):
 
 class RelocPnp(RelocMatched):
     """Constants of `reloc/*/pnp`: see `pnp_pose`."""
-
-    pose: PoseConstants
 
     def _pose(self, matches: PairMatches, maps: PairMaps, cameras: Cameras) -> PairPose | Failure:
         return pnp_pose(matches, maps, cameras, self.pose)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dune_bench.data.base import Lazy
 from dune_bench.data.samples import PairSample
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # the engine is slow to import, and only a fit needs it
 CONFIG = "decoder"
 """Where a head's choices say what its decoder looks like."""
 PAIRS_AT_ONCE = 8
+CELLS_AT_ONCE = 2**18
+"""Cells of view 1's maps in a forward: a released decoder takes 0.65 GB for a pair of 448 by 448."""
 
 
 def fit_decoder(
@@ -43,6 +45,10 @@ def fit_decoder(
     size = cropped_size(_map_size(features, config), margins)
     seed = int(ctx.rng.integers(2**31))
     decoder = fresh_decoder(config, torch.Generator().manual_seed(seed))
+    if config.standardised:
+        mean, std = token_statistics(features, samples, ctx)
+        decoder.token_mean.copy_(mean)
+        decoder.token_std.copy_(std)
     pairs = TwoViewPairs(features, samples, size, training.pairs)
 
     def loss(module: nn.Module, batch: PairBatch, context: StepContext) -> Mapping[str, LossTerm]:
@@ -82,8 +88,10 @@ def predict_pairs(
     """
     decoder = stored_decoder(head).to(ctx.device)
     margins = padding_shares(features)
-    for start in range(0, len(pairs), PAIRS_AT_ONCE):
-        some = pairs[start : start + PAIRS_AT_ONCE]
+    height, width = _map_size(features, decoder.config)
+    at_once = max(1, min(PAIRS_AT_ONCE, CELLS_AT_ONCE // (height * width)))
+    for start in range(0, len(pairs), at_once):
+        some = pairs[start : start + at_once]
         with torch.inference_mode():
             tokens1, tokens2 = (
                 torch.cat([features.one(image).patch for image in images]).to(ctx.device)
@@ -99,7 +107,7 @@ def stored_decoder(head: Head) -> TwoViewDecoder:
     try:
         decoder.load_state_dict(head.tensors)
     except RuntimeError as error:
-        raise TaskError(f"the stored decoder is damaged: {error}") from error
+        raise TaskError(f"the stored decoder is damaged: {' '.join(str(error).split())}") from error
     return decoder.eval().requires_grad_(False)
 
 
@@ -120,12 +128,35 @@ def padding_shares(features: FeatureSource) -> Margins:
     return left / width, top / height, right / width, bottom / height
 
 
+def token_statistics(
+    features: FeatureSource, samples: Lazy[PairSample], ctx: ProbeContext
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,) of each channel over the tokens of the samples' images, summed in
+    float64.  A channel that never moves has the deviation 1.  Raises TaskError naming an image whose tokens
+    are not finite: behind the statistics all pairs would look alike."""
+    ids = list(dict.fromkeys(image.id for i in range(len(samples)) for image in samples.images(i)))
+    count, total, squares = 0, torch.zeros(features.dim).double(), torch.zeros(features.dim).double()
+    for part, batch in features.batches(ids, ctx.chunk_bytes):
+        finite = batch.patch.isfinite().flatten(1).all(1).tolist()
+        if not all(finite):
+            raise TaskError(f"image {ids[part][finite.index(False)]}: its features are not finite")
+        tokens = batch.patch.permute(0, 2, 3, 1).reshape(-1, features.dim).double()
+        count += len(tokens)
+        total += tokens.sum(0)
+        squares += tokens.square().sum(0)
+    mean = total / count
+    # Of numbers this large, a difference below the last digits is rounding, not spread.
+    variance = squares / count - mean.square()
+    moves = variance > 1e-12 * squares / count
+    return mean.float(), torch.where(moves, variance, 1.0).sqrt().float()
+
+
 def _map_size(features: FeatureSource, config: DecoderConfig) -> tuple[int, int]:
     return features.grid[0] * config.token_cells, features.grid[1] * config.token_cells
 
 
 def _outputs(
-    decoder: nn.Module, tokens1: torch.Tensor, tokens2: torch.Tensor, margins: Margins
+    decoder: nn.Module, tokens1: Tensor, tokens2: Tensor, margins: Margins
 ) -> tuple[ViewOutput, ViewOutput]:
     """Maps that cover the images, without padding."""
     first, second = decoder(tokens1, tokens2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -82,8 +82,8 @@ class TwoViewPairs:
         self._views: list[_Seen] = []
         self._pairs: list[tuple[int, int]] = []
         self._true: list[tuple[Cells, Cells]] = []
-        for group in _groups(samples):
-            self._add(group)
+        for _, indices in groupby(range(len(samples)), key=samples.groups.__getitem__):
+            self._add(_views(samples, indices))  # one group's truth at a time is in memory
         if not self._pairs:
             raise TaskError(
                 f"no pair of training views shares {constants.min_covisible:.0%} of what it shows: "
@@ -151,16 +151,14 @@ class TwoViewPairs:
         return ViewTarget(points, valid, torch.zeros_like(valid), torch.from_numpy(np.stack(cells)))
 
 
-def _groups(samples: Lazy[PairSample]) -> Iterator[list[View]]:
-    """The views of each group, each once, in the order of the samples; one group's truth at a time is in
-    memory."""
-    for _, indices in groupby(range(len(samples)), key=lambda i: samples.groups[i]):
-        views: dict[str, View] = {}
-        for index in indices:
-            sample = samples[index]
-            for view in (sample.view1, sample.view2):
-                views.setdefault(view.image.id, view)
-        yield list(views.values())
+def _views(samples: Lazy[PairSample], indices: Iterable[int]) -> list[View]:
+    """The views of some samples, each once, in the order of the samples."""
+    views: dict[str, View] = {}
+    for index in indices:
+        sample = samples[index]
+        for view in (sample.view1, sample.view2):
+            views.setdefault(view.image.id, view)
+    return list(views.values())
 
 
 def _seen(view: View, size: Size) -> _Seen:

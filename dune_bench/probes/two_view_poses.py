@@ -42,6 +42,11 @@ class EssentialConstants(PoseConstants):
     scale_tolerance_m: float = Field(gt=0)
     view2: DirectConstants
 
+    @property
+    def reprojection_px(self) -> float:
+        """That of view 2's pose: Sampson distances are to a line, not to a place on it."""
+        return self.view2.reprojection_px
+
 
 def pnp_pose(
     matches: PairMatches, maps: PairMaps, cameras: tuple[Camera, Camera], constants: PoseConstants

@@ -21,10 +21,13 @@ class DecoderShape(ProtocolConstants):
     heads: int = Field(ge=1)
     mlp_ratio: int = Field(ge=1)
     head: Literal["dpt", "linear"]
+    merge: int = Field(ge=1)
     cells: int | None = Field(ge=1)
     descriptor_dim: int = Field(ge=1)
     descriptor_hidden: int | None = Field(ge=1)
+    standardised: bool
     input_norm: bool
+    token_path: bool
 
     def of(self, dim: int, patch: int) -> DecoderConfig:
         """For an encoder with `dim` channels and tokens of `patch` pixels."""

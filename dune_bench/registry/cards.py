@@ -78,6 +78,8 @@ class EncoderCard(Card):
     arch: dict[str, Any] = Field(default_factory=dict)
     weights: tuple[WeightSource, ...] = ()
     """Empty: the encoder needs none (random, pixels)."""
+    decoders: tuple[WeightSource, ...] = ()
+    """Places, in order, of the two-view decoder released with these weights; empty: there is none."""
     views: dict[str, str] = Field(default_factory=lambda: {"default": "norm"})
     """Probe name (or `default`) -> view."""
     resolution: int | None = None

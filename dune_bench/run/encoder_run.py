@@ -25,6 +25,7 @@ from dune_bench.run.identity import EncoderFacts, facts_of, recall, remember, un
 from dune_bench.run.plan import EncoderSource, Plan, TaskNode
 from dune_bench.run.provenance import collect
 from dune_bench.run.record import Findings, failed_result, ok_result
+from dune_bench.run.released import Released
 from dune_bench.run.request import Outcome, RunRequest, code_of
 from dune_bench.run.scratch import Stores, open_stores
 from dune_bench.run.ui import RunUI
@@ -53,6 +54,7 @@ class EncoderRun:
     def __init__(self, source: EncoderSource, context: RunContext) -> None:
         self.source, self.context = source, context
         self.request, self.ui = context.request, context.ui
+        self.released = Released(source.card, context.request)
 
     def __iter__(self) -> Iterator[Outcome]:
         pending = list(self.context.plan.reported)
@@ -126,7 +128,9 @@ class EncoderRun:
 
     def _identities(self, facts: EncoderFacts) -> Identities:
         context = self.context
-        return Identities(self.source, facts, self.request, context.data, context.nodes, context.probes)
+        return Identities(
+            self.source, facts, self.request, context.data, context.nodes, context.probes, self.released
+        )
 
     def _key(self, node: TaskNode, keys: Identities) -> str:
         """The result key; the placeholder's if the data is not there to make one."""

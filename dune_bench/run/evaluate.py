@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dune_bench.data.base import Lazy
 from dune_bench.data.samples import ImageRef
 from dune_bench.encoders.base import Encoder
 from dune_bench.errors import BenchError, TaskError, UnavailableError
@@ -54,7 +55,7 @@ class Evaluation:
         wanted: dict[SetKey, _Wanted] = {}
         for node in todo:
             try:
-                for at, split in self._needs(node):
+                for at, split in list(self._needs(node)):  # all of it, before anything is forwarded
                     bundle = wanted.setdefault(_set_key(at, split), _Wanted())
                     bundle.images.update({image.id: image for image in split.images})
                     bundle.views[self.keys.view(at)] = None
@@ -81,6 +82,7 @@ class Evaluation:
         found.splits["score"] = split
         if (fit := keys.fit_split(node)) is not None:
             found.splits["fit"] = fit
+        keys.head(node, node.seeds[0])  # raises if a released decoder is missing: nothing was forwarded then
         found.upstream = {role: keys.head(*at) for role, at in keys.upstream(node, node.seeds[0]).items()}
         extracted = self._extracted(node, split)
         found.seconds["features"] = sum(e.seconds for e in self._used(node))
@@ -88,7 +90,7 @@ class Evaluation:
         per_seed: list[Arrays] = []
         for seed in node.seeds:
             with _clocked(found, "fit"):
-                head = self._head(node, seed)
+                head = self._head(node, seed, split)
                 upstream = self._upstream(node, seed, split)
             found.choices.update(head.choices if seed is None else {f"seed {seed}": head.choices})
             with _clocked(found, "score"), self._phase(node, "scoring", "samples") as progress:
@@ -125,6 +127,9 @@ class Evaluation:
     def _needs_of_head(self, node: TaskNode, seed: int | None) -> Iterator[tuple[TaskNode, Split]]:
         for upstream in self.keys.upstream(node, seed).values():
             yield from self._needs_of_head(*upstream)
+        if self.keys.probes[node.id].reads_released:
+            self.keys.released()  # raises, if it is not here, before anything is forwarded
+            return
         split = self.keys.fit_split(node)
         if split is not None and self._stored(node, seed) is None:
             yield from self._needs_on(node, split)
@@ -138,11 +143,12 @@ class Evaluation:
         known = self._heads.get(at)
         return known if isinstance(known, Head) else None
 
-    def _head(self, node: TaskNode, seed: int | None) -> Head:
+    def _head(self, node: TaskNode, seed: int | None, at_hand: Split) -> Head:
+        """at_hand: any split whose images were forwarded for the task."""
         at = (node.id, seed)
         if self._stored(node, seed) is None and at not in self._heads:
             try:
-                self._heads[at] = self._fit(node, seed)
+                self._heads[at] = self._fit(node, seed, at_hand)
             except BenchError as error:
                 self._heads[at] = error
         head = self._heads[at]
@@ -150,7 +156,9 @@ class Evaluation:
             raise head
         return head
 
-    def _fit(self, node: TaskNode, seed: int | None) -> Head:
+    def _fit(self, node: TaskNode, seed: int | None, at_hand: Split) -> Head:
+        if self.keys.probes[node.id].reads_released:
+            return self._read(node, seed, at_hand)
         split = self.keys.fit_split(node)
         if split is None:
             return Head({})
@@ -167,12 +175,17 @@ class Evaluation:
             self.stores.heads.write(key, head, about)
         return head
 
+    def _read(self, node: TaskNode, seed: int | None, split: Split) -> Head:
+        """The head released with the encoder.  Its file is where it is stored: no copy is made."""
+        features = self._extracted(node, split).features[self.keys.view(node)]
+        return self.keys.probes[node.id].fit(features, Lazy([]), {}, self._context(node, seed, split))
+
     def _upstream(self, node: TaskNode, seed: int | None, split: Split) -> dict[str, Upstream]:
         """The heads that a task names, each with its own features of the images of `split`."""
         found = {}
         for role, (other, other_seed) in self.keys.upstream(node, seed).items():
             try:
-                head = self._head(other, other_seed)
+                head = self._head(other, other_seed, split)
                 features = self._extracted(other, split).features[self.keys.view(other)]
                 found[role] = Upstream(self.keys.probes[other.id], head, features)
             except UnavailableError as error:
@@ -197,7 +210,13 @@ class Evaluation:
     ) -> ProbeContext:
         options: dict[str, Any] = {} if progress is None else {"progress": progress}
         rng = rng_of(node.id, seed)
-        return ProbeContext(classes=split.classes, device=self.encoder.device, rng=rng, **options)
+        return ProbeContext(
+            classes=split.classes,
+            device=self.encoder.device,
+            rng=rng,
+            released=self.keys.released,
+            **options,
+        )
 
     def _phase(self, node: TaskNode, what: str, unit: str) -> Any:
         return self.ui.phase(f"{self.keys.source.card.id}: {node.id}: {what}", unit)

@@ -12,14 +12,16 @@ from dune_bench.run.data import Data, Split
 from dune_bench.run.identity import EncoderFacts
 from dune_bench.run.keys import feature_key, head_key, placeholder_key, result_key
 from dune_bench.run.plan import EncoderSource, TaskNode, card_view
+from dune_bench.run.released import Released
 from dune_bench.run.request import RunRequest
 
 
 @dataclass(frozen=True)
 class Identities:
-    """nodes: every task of the plan by id.  probes: their probes.
+    """nodes: every task of the plan by id.  probes: their probes.  released: the file with the decoder
+    that was released with the encoder.
 
-    Every method raises what opening the data raises.
+    Every method raises what opening the data raises, `head` and `result` also what `released` raises.
     """
 
     source: EncoderSource
@@ -28,6 +30,7 @@ class Identities:
     data: Data
     nodes: Mapping[str, TaskNode]
     probes: Mapping[str, Probe[Any]]
+    released: Released
 
     def view(self, node: TaskNode) -> str:
         return self.request.view or self._card_view(node)
@@ -56,14 +59,15 @@ class Identities:
         return feature_key(self.facts.identity, self.view(node), node.policy)
 
     def head(self, node: TaskNode, seed: int | None) -> str:
-        split = self.fit_split(node)
+        split, probe = self.fit_split(node), self.probes[node.id]
         return head_key(
             card=node.card,
             feature=self.feature(node),
             split=None if split is None else split.key,
-            fit_version=self.probes[node.id].fit_version,
+            fit_version=probe.fit_version,
             upstream={role: self.head(*at) for role, at in self.upstream(node, seed).items()},
             seed=seed,
+            released=self.released().sha256 if probe.reads_released else None,
         )
 
     def result(self, node: TaskNode) -> str:

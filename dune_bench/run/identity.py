@@ -99,7 +99,7 @@ def _stamps(card: EncoderCard, weights: str) -> list[Stamp]:
     elif weights != "random":
         files.append(Path(weights).expanduser().resolve())
     libraries = [[name, version(name)] for name in _LIBRARIES]
-    return libraries + [_stamp(file) for file in files]
+    return libraries + [stamp(file) for file in files]
 
 
 def _places(card: EncoderCard, source: WeightSource) -> list[Path]:
@@ -123,7 +123,8 @@ def _places(card: EncoderCard, source: WeightSource) -> list[Path]:
     return places
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp(path: Path) -> Stamp:
+    """Tells a file from the same one after a change: path, size, time of change, inode."""
     try:
         stat = path.stat()
     except OSError:

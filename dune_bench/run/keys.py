@@ -54,22 +54,23 @@ def head_key(
     fit_version: int,
     upstream: Mapping[str, str],
     seed: int | None,
+    released: str | None = None,
 ) -> str:
     """Identity of a fitted head.
 
     feature: `feature_key`.  split: `split_key` of the training data, None for a training-free task.
-    upstream: role -> head key.  seed: None for a deterministic protocol.
+    upstream: role -> head key.  seed: None for a deterministic protocol.  released: sha256 of the file that
+    a released head is read from; None for any other.
     """
-    return fingerprint(
-        {
-            "feature": feature,
-            "split": None if split is None else dict(split),
-            "protocol": card.protocol_fingerprint(),
-            "fit_version": fit_version,
-            "upstream": dict(upstream),
-            "seed": seed,
-        }
-    )
+    facts = {
+        "feature": feature,
+        "split": None if split is None else dict(split),
+        "protocol": card.protocol_fingerprint(),
+        "fit_version": fit_version,
+        "upstream": dict(upstream),
+        "seed": seed,
+    }
+    return fingerprint(facts if released is None else facts | {"released": released})
 
 
 def result_key(

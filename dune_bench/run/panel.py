@@ -25,6 +25,7 @@ from dune_bench.run.panel_pick import Chosen, Pick, by_name, by_rank, evenly, ra
 from dune_bench.run.plan import Plan, TaskNode, make_plan
 from dune_bench.run.probing import make_probe
 from dune_bench.run.record import Findings, encoder_info, task_info
+from dune_bench.run.released import Released
 from dune_bench.run.request import RunRequest
 from dune_bench.run.scratch import open_stores
 from dune_bench.run.ui import PhaseProgress, RunUI, SilentUI
@@ -93,6 +94,7 @@ def make_panels(
         Data(request.run, registry),
         {node.id: node for node in plan.tasks},
         {node.id: make_probe(node.card, registry) for node in plan.tasks},
+        Released(plan.encoders[0].card, request.run),
     )
     yield from session.drawn(nodes, encoder, keys)
 
@@ -116,7 +118,7 @@ class _Showing(Evaluation):
         """Of the split's samples, in their order.  Raises BenchError."""
         seed = node.seeds[0]
         features = self._extracted(node, split).features[self.keys.view(node)]
-        head, upstream = self._head(node, seed), self._upstream(node, seed, split)
+        head, upstream = self._head(node, seed, split), self._upstream(node, seed, split)
         context = self._context(node, seed, split, progress)
         return iter(self.keys.probes[node.id].predict(features, split.samples, head, upstream, context))
 

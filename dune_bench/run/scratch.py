@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dune_bench.errors import TaskError
 from dune_bench.registry.paths import cache_root, features_cache
 from dune_bench.run.artifacts import HeadStore
 from dune_bench.run.cache import FeatureCache, create_folder
@@ -49,11 +50,18 @@ def open_stores(request: RunRequest, facts: EncoderFacts, ui: RunUI) -> Iterator
 @contextmanager
 def training_folder(parent: Path, key: str, fresh: bool) -> Iterator[Path]:
     """The folder of one fit.  What an interrupted one left there is gone on with, unless `fresh`; when
-    the block ends well the checkpoints are removed, and logs stay."""
+    the block ends well the checkpoints are removed, and logs stay.  Raises TaskError if the folder cannot
+    be written to, or not be emptied."""
     folder = parent / key[:2] / key
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    yield folder
+    try:
+        if fresh and folder.exists():
+            shutil.rmtree(folder)  # or an old training would silently be gone on with
+        yield folder
+    except OSError as error:
+        raise TaskError(
+            f"training in {folder} stopped: {error.strerror or error}: make it writable, with room on the "
+            "disk, and run again"
+        ) from error
     for checkpoint in folder.glob("step-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
 

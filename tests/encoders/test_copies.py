@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dune_bench.encoders.load import load_encoder
-from dune_bench.encoders.weights import weights_dir
+from dune_bench.encoders.weights import locate_decoder, weights_dir
 from dune_bench.errors import UnavailableError
 from tests.encoders.conftest import Server
 from tests.encoders.released import save_released
@@ -49,6 +49,18 @@ def test_copy_of_another_version_is_not_used(server: Server, tmp_path: Path) -> 
     assert (
         load_encoder(card(server.url, sha256=digest), cache=tmp_path).weights_digest != first.weights_digest
     )
+
+
+def test_download_that_also_holds_the_decoder_is_not_fetched_twice(server: Server, tmp_path: Path) -> None:
+    server.body = save_released(tmp_path / "made.pth", file_state()).read_bytes()
+    plain = card(server.url)
+    both = plain.model_copy(update={"decoders": plain.weights})
+    first = load_encoder(both, cache=tmp_path)
+    found = locate_decoder(both, cache=tmp_path, offline=True)
+    assert found.path == weights_dir(both, tmp_path) / "dune.pth"
+    assert found.path.read_bytes() == server.body
+    assert load_encoder(both, cache=tmp_path, offline=True).identity() == first.identity()
+    assert len(server.seen) == 1
 
 
 def test_damaged_copy_is_made_anew(server: Server, tmp_path: Path) -> None:

@@ -220,3 +220,68 @@ def test_floor_of_the_descriptors_confidence_reaches_the_heads(decoder: TwoViewD
     for one, other in zip(decoder(tokens(0), tokens(1)), raised(tokens(0), tokens(1)), strict=True):
         torch.testing.assert_close(other.descriptor_confidence, one.descriptor_confidence + 1)
         assert torch.equal(other.confidence, one.confidence)
+
+
+@pytest.mark.parametrize("head", ["dpt", "linear"])
+def test_a_grid_that_merging_does_not_divide_keeps_its_field_of_view(head: str) -> None:
+    decoder = small(head=head, merge=2)
+    odd = tokens(1, (5, 7))
+    filled = torch.nn.functional.pad(odd, (0, 1, 0, 1), mode="replicate")
+    found, expected = decoder(odd, odd)[0], decoder(filled, filled)[0]
+    assert found.confidence.shape == (2, 5 * 4, 7 * 4)
+    for name, values in maps(found).items():
+        torch.testing.assert_close(values, maps(expected)[name][:, :20, :28], msg=name)
+
+
+def test_merged_tokens_do_not_lose_their_places() -> None:
+    decoder = small(head="linear", merge=2, depth=1)
+    moved = tokens(1, (4, 4))
+    other = moved.clone()
+    other[:, :, 0, 3] += 1.0
+    with torch.no_grad():
+        for block in (*decoder.dec_blocks, *decoder.dec_blocks2):
+            for parameter in block.parameters():
+                parameter.zero_()  # no exchange: what changes, changes where the token is
+        change = (decoder(moved, moved)[0].points - decoder(other, moved)[0].points).abs().sum(-1)[0]
+    assert bool((change[:8, 8:] > 0).any())
+    change[:8, 8:] = 0.0  # the merged token of rows 0-1, columns 2-3
+    assert not bool(change.any())
+
+
+def test_standardised_tokens_forget_their_scale_and_offset() -> None:
+    plain, standardised = small(), small(standardised=True)
+    state = plain.state_dict()
+    mean, std = torch.linspace(-3, 40, 20), torch.linspace(0.01, 30, 20)
+    standardised.load_state_dict({**state, "token_mean": mean, "token_std": std})
+    x = tokens(3)
+    scaled = x * std[:, None, None] + mean[:, None, None]
+    assert_same(plain(x, x)[0], standardised(scaled, scaled)[0], atol=1e-4)
+
+
+def test_token_path_starts_with_descriptors_that_know_equal_tokens() -> None:
+    decoder = small(head="linear", token_path=True, descriptor_dim=16)
+    with torch.no_grad():
+        for head in (decoder.downstream_head1, decoder.downstream_head2):
+            head.head_local_features.fc2.weight.zero_()
+    x = tokens(5, (3, 4))
+    flipped = x.flip(-1)
+    first, second = decoder(x, flipped)
+    torch.testing.assert_close(first.descriptors, second.descriptors.flip(2))
+    untouched = small(head="linear", descriptor_dim=16)
+    untouched.load_state_dict({k: v for k, v in decoder.state_dict().items() if "token_path" not in k})
+    torch.testing.assert_close(first.points, untouched(x, flipped)[0].points)
+
+
+def test_token_path_is_interpolated_between_token_centres() -> None:
+    decoder = small(head="linear", token_path=True)
+    with torch.no_grad():
+        for parameter in decoder.downstream_head1.parameters():
+            parameter.zero_()
+        decoder.token_path.weight.zero_()
+        decoder.token_path.weight[3, 0] = 1.0  # the confidence: 1 + exp(channel 0)
+    x = torch.zeros(1, 20, 1, 2)
+    x[0, 0, 0, 1] = 1.0
+    along = (decoder(x, x)[0].confidence[0, 0] - 1.0).log()
+    # Cells of width 1/4 between token centres at 0.5 and 1.5; the border's value beyond them.
+    expected = ((torch.arange(8) + 0.5) / 4 - 0.5).clamp(0.0, 1.0)
+    torch.testing.assert_close(along, expected)

@@ -108,7 +108,7 @@ def test_no_tensor_may_be_left_over(name: str) -> None:
 
 
 def test_string_of_another_patch_than_the_tensors_is_noticed() -> None:
-    message = refused(with_string(DUNE_STRING.replace("patch_size=14", "patch_size=16")), TaskError)
+    message = refused(with_string(DUNE_STRING.replace("two_confs", "patch_size=16, two_confs")), TaskError)
     assert "head_local_features.fc2.weight (4900, 4608) instead of (6400, 4608)" in message
 
 

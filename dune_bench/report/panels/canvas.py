@@ -26,15 +26,15 @@ MARGIN, GAP = 0.12, 0.10
 HEAD, CAPTION = 0.62, 0.26
 SCALE, LEGEND_LINE = 0.50, 0.22
 TEXT, SMALL = 10.5, 9.0
-_MOST_TEXT = 17.0
-"""Characters of the heading's size that fit into an inch, about."""
+_MOST_HEADING, _MOST_TEXT = 12.0, 17.0
+"""Characters of the heading and of the subheading that fit into an inch, about."""
 
 
 class Canvas:
     """A sheet of rows of tiles.
 
-    heading, subheading: two lines at its top.  rows: per row the widths of its tiles; a row is as high
-    as `heights` says.  below: room under each row for a scale or a legend.
+    heading, subheading: at its top, in as many lines as the width asks for.  rows: per row the widths of
+    its tiles; a row is as high as `heights` says.  below: room under each row for a scale or a legend.
     """
 
     def __init__(
@@ -46,17 +46,21 @@ class Canvas:
         below: Sequence[float],
     ) -> None:
         self.width = max(sum(row) + GAP * (len(row) - 1) for row in rows) + 2 * MARGIN
-        lines = _wrap(subheading, int((self.width - 2 * MARGIN) * _MOST_TEXT))
-        head = HEAD + 0.17 * (len(lines) - 1)
+        inside = self.width - 2 * MARGIN
+        titles = _wrap(heading, int(inside * _MOST_HEADING))
+        lines = _wrap(subheading, int(inside * _MOST_TEXT))
+        lower = 0.2 * (len(titles) - 1)
+        head = HEAD + lower + 0.17 * (len(lines) - 1)
         each = [CAPTION + h + b for h, b in zip(heights, below, strict=True)]
         self.height = head + sum(each) + MARGIN
         self._rows, self._heights, self._below = rows, heights, below
         self._tops = [head + sum(each[:i]) + CAPTION for i in range(len(rows))]
         self.figure = Figure(figsize=(self.width, self.height), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
-        self._text(MARGIN, 0.24, heading, size=TEXT, weight="bold")
+        for i, title in enumerate(titles):
+            self._text(MARGIN, 0.24 + 0.2 * i, title, size=TEXT, weight="bold")
         for i, line in enumerate(lines):
-            self._text(MARGIN, 0.45 + 0.17 * i, line, size=SMALL, color="#444444")
+            self._text(MARGIN, 0.45 + lower + 0.17 * i, line, size=SMALL, color="#444444")
 
     def tile(self, row: int, column: int, caption: str = "") -> Axes:
         """Empty axes, without ticks, at a place of the sheet."""
@@ -178,7 +182,7 @@ def _plain(text: str) -> str:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Lines of at most about `width` characters, broken between the parts of a subheading."""
+    """Lines of at most about `width` characters, broken between the parts of a heading."""
     lines = [""]
     for part in text.split("  ·  "):
         longer = f"{lines[-1]}  ·  {part}" if lines[-1] else part

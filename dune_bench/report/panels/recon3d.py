@@ -13,7 +13,9 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from dune_bench.data.samples import PairSample, View
+from dune_bench.geometry.cameras import pixel_centres
 from dune_bench.geometry.poses import invert, transform
+from dune_bench.geometry.robust import Failure
 from dune_bench.report.panels.cameras import (
     HEADROOM,
     Plan,
@@ -25,15 +27,16 @@ from dune_bench.report.panels.cameras import (
 )
 from dune_bench.report.panels.canvas import LEGEND_LINE, SCALE, Canvas, label, show, tile_size
 from dune_bench.report.panels.clouds import Cloud, Eye, cloud_of, joined, look_at
-from dune_bench.report.panels.colours import BAD, ERROR_MAP, PREDICTION, RGB, TRUTH, rgb
+from dune_bench.report.panels.colours import BAD, ERROR_MAP, PREDICTION, RGB, TRUTH, fit, rgb
 from dune_bench.report.panels.export import cloud_ply, scene_glb
 from dune_bench.report.panels.inliers import Inliers, draw_inliers, inliers_of, legend
 from dune_bench.report.panels.pairs import Side
 from dune_bench.report.panels.shown import Panel, Shown
 
 if TYPE_CHECKING:
-    from dune_bench.probes.recon3d_match_depth import PairPrediction
-    from dune_bench.probes.recon3d_protocol import Recon3dMatchDepth
+    from dune_bench.probes.pair_points import PointsAt
+    from dune_bench.probes.recon3d import Prediction
+    from dune_bench.probes.recon3d_protocol import Recon3dMatchDepth, Recon3dTwoView
 
 Floats = NDArray[np.float64]
 FRUSTUM = 0.35
@@ -47,10 +50,12 @@ SIDE = 240
 
 @dataclass(frozen=True)
 class _Pair:
-    """Clouds of both views in camera 1, and where camera 2 stands there (T_1_2); None: not known."""
+    """Clouds of both views in camera 1, and where camera 2 stands there (T_1_2); None: not known.
+    by_pose: whether view 2's cloud is placed by T_1_2."""
 
     clouds: tuple[Cloud, Cloud | None]
     T_1_2: Floats | None
+    by_pose: bool = True
 
     @property
     def known(self) -> list[Cloud]:
@@ -74,16 +79,17 @@ def draw(shown: Shown) -> Panel:
     Scenes, all in camera 1: `predicted.ply`, `true.ply`, and `scene.glb` with both and the cameras.
     """
     pair = cast(PairSample, shown.sample)
-    prediction = cast("PairPrediction", shown.prediction)
+    prediction = cast("Prediction", shown.prediction)
     images = pair.view1.image.read(), pair.view2.image.read()
     truth = _true_pair(pair, images) if shown.truth else None
-    found, reason = _found_pair(pair, prediction, images, shown.truth)
+    found = _found_pair(pair, prediction, images, shown.truth)
     notes = (*shown.notes, f"{prediction.matches} matches")
     if truth is not None:
         notes = (*notes, f"covisible {100 * pair.covisible:.0f} %")
-    if reason:
-        notes = (*notes, f"no pose: {reason}")
-    near = cast("Recon3dMatchDepth", shown.probe.protocol).pose.threshold_px if shown.truth else None
+    if isinstance(prediction.pose, Failure):
+        notes = (*notes, f"no pose: {prediction.pose.reason}")
+    protocol = cast("Recon3dMatchDepth | Recon3dTwoView", shown.probe.protocol)
+    near = protocol.pose.reprojection_px if shown.truth else None
     inliers = inliers_of(prediction.inliers, (pair.view1, pair.view2), near)
     png = _sheet(replace(shown, notes=notes), _Views(pair, images, inliers), truth, found)
     return Panel(png, _scenes(pair, truth, found))
@@ -96,18 +102,17 @@ def _true_pair(pair: PairSample, images: tuple[RGB, RGB]) -> _Pair:
     return _Pair((first, second), T_1_2)
 
 
-def _found_pair(
-    pair: PairSample, prediction: PairPrediction, images: tuple[RGB, RGB], truth: bool
-) -> tuple[_Pair, str]:
-    """The predicted pair, and why it has no pose (or nothing)."""
-    sizes = [_cloud_size(view, truth) for view in (pair.view1, pair.view2)]
-    first = cloud_of(pair.view1.K, images[0], prediction.depth1.depth(sizes[0]))
-    reason = getattr(prediction.pose, "reason", "")
-    if reason:
-        return _Pair((first, None), None), reason
-    T_1_2 = invert(prediction.pose.T_2_1)  # type: ignore[union-attr]
-    second = cloud_of(pair.view2.K, images[1], prediction.depth2.depth(sizes[1])).moved(T_1_2)
-    return _Pair((first, second), T_1_2), ""
+def _found_pair(pair: PairSample, prediction: Prediction, images: tuple[RGB, RGB], truth: bool) -> _Pair:
+    """The predicted points at the pixels of the true depth, or of a small photograph."""
+    points = prediction.points_of(pair)
+    first = _cloud_at(points[0], images[0], _cloud_size(pair.view1, truth))
+    second = None if points[1] is None else _cloud_at(points[1], images[1], _cloud_size(pair.view2, truth))
+    T_1_2 = None if isinstance(prediction.pose, Failure) else invert(prediction.pose.T_2_1)
+    return _Pair((first, second), T_1_2, prediction.by_pose)
+
+
+def _cloud_at(points: PointsAt, image: RGB, size: tuple[int, int]) -> Cloud:
+    return Cloud(points(pixel_centres(size).reshape(-1, 2), size).reshape(*size, 3), fit(image, size))
 
 
 def _cloud_size(view: View, truth: bool) -> tuple[int, int]:
@@ -228,12 +233,12 @@ def _errors(sheet: Canvas, pair: PairSample, truth: _Pair, found: _Pair) -> None
     scale = ScalarMappable(Normalize(0, limit), colormaps[ERROR_MAP].with_extremes(bad=BAD))
     for i, (values, view) in enumerate(zip(maps, (pair.view1, pair.view2), strict=True)):
         size = view.image.size
-        axes = sheet.tile(
-            1, 2 + i, f"error of view {i + 1}'s points" + (", by the estimated pose" if i else "")
-        )
+        by_pose = ", by the estimated pose" if i and found.by_pose else ""
+        axes = sheet.tile(1, 2 + i, f"error of view {i + 1}'s points{by_pose}")
         show(axes, scale.to_rgba(np.ma.masked_invalid(values))[..., :3], size)
         if not np.isfinite(values).any():
-            label(axes, size[1] / 2, size[0] / 2, "no pose" if i else "no valid depth")
+            reason = "no pose" if found.clouds[i] is None else "no valid depth"
+            label(axes, size[1] / 2, size[0] / 2, reason)
     sheet.scale(1, (2, 3), scale, "distance of predicted from true point (m)", extend="max")
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dune_bench.probes.reloc import ScenePrediction
     from dune_bench.probes.reloc_answers import QueryPose
     from dune_bench.probes.reloc_match_depth import RelocMatchDepth
+    from dune_bench.probes.reloc_two_view import RelocTwoView
 
 Floats = NDArray[np.float64]
 Tile = tuple[float, float]
@@ -60,8 +61,8 @@ class _Query:
 
 
 def draw(shown: Shown) -> Panel:
-    """A row of images, one of matches, and a plan.  In each query a box that stands at the reference's view
-    is drawn where the true pose (blue) and the estimated one (orange) put it."""
+    """A row of images, one of matches where poses rest on any, and a plan.  In each query a box that stands
+    at the reference's view is drawn where the true pose (blue) and the estimated one (orange) put it."""
     scene = cast(RelocScene, shown.sample)
     queries = _queries(shown, scene)
     sizes = [scene.reference.image.size, *(query.view.image.size for query in queries)]
@@ -71,23 +72,27 @@ def draw(shown: Shown) -> Panel:
     plan = (wide, min(0.8 * wide, 5.2))
     sides = [Side(sizes[0], size) for size in sizes[1:]]
     lines = (sum(row) + GAP * len(row)) / len(sides) - GAP
-    sheet = Canvas(
-        shown.heading,
-        shown.subheading(),
-        [row, [lines] * len(sides), [wide, wide] if shown.truth else [wide]],
-        [max(tile[1] for tile in tiles), max(lines * side.aspect for side in sides), plan[1]],
-        [0.24, LEGEND_LINE + 0.05, LEGEND_LINE + 0.12],
-    )
+    lined = next((query.inliers for query in queries if query.inliers is not None), None)
+    widths, heights, below = [row], [max(tile[1] for tile in tiles)], [0.24]
+    if lined is not None:
+        widths.append([lines] * len(sides))
+        heights.append(max(lines * side.aspect for side in sides))
+        below.append(LEGEND_LINE + 0.05)
+    widths.append([wide, wide] if shown.truth else [wide])
+    heights.append(plan[1])
+    below.append(LEGEND_LINE + 0.12)
+    sheet = Canvas(shown.heading, shown.subheading(), widths, heights, below)
     image = scene.reference.image.read()
     sheet.picture(0, 0, "reference", image, sizes[0])
     box = _virtual_box(scene.reference) if shown.truth else None
     for column, query in enumerate(queries, 1):
         _query(sheet, column, query, box)
-        images = image, query.view.image.read()
-        place = (1, column - 1, lines)
-        draw_inliers(sheet, place, f"to query {query.number}", images, sides[column - 1], query.inliers)
-    legend(sheet, 1, next((query.inliers for query in queries if query.inliers is not None), None))
-    _plans(sheet, plan, scene, queries, image, shown.truth)
+        if lined is not None:
+            images = image, query.view.image.read()
+            place = (1, column - 1, lines)
+            draw_inliers(sheet, place, f"to query {query.number}", images, sides[column - 1], query.inliers)
+    legend(sheet, 1, lined)
+    _plans(sheet, (len(widths) - 1, plan), scene, queries, image, shown.truth)
     return Panel(sheet.png())
 
 
@@ -96,7 +101,8 @@ def _queries(shown: Shown, scene: RelocScene) -> list[_Query]:
     count = len(scene.queries)
     chosen = sorted({round(i * (count - 1) / max(1, min(MOST, count) - 1)) for i in range(min(MOST, count))})
     to_reference = invert(scene.reference.T_cam_world) if shown.truth else None
-    near = cast("RelocMatchDepth", shown.probe.protocol).pose.threshold_px if shown.truth else None
+    protocol = cast("RelocMatchDepth | RelocTwoView", shown.probe.protocol)
+    near = protocol.pose.reprojection_px if shown.truth else None
     return [
         _Query(
             i + 1,
@@ -121,12 +127,11 @@ def _query(sheet: Canvas, column: int, query: _Query, box: Floats | None) -> Non
         return
     if box is not None:
         _wires(axes, query.view, transform(query.found, box), PREDICTION, 1.4)
-    text = f"{query.answer.confidence:.0f} inliers of {query.answer.matches} matches"
+    text = f"{query.answer.confidence:.0f} of {query.answer.matches} inliers"
     if query.true is not None:
         turned = float(geodesic_deg(query.found[:3, :3], query.true[:3, :3]))
         moved = float(np.linalg.norm(invert(query.found)[:3, 3] - invert(query.true)[:3, 3]))
-        inliers = f"{query.answer.confidence:.0f} of {query.answer.matches} inliers"
-        text = f"off {moved:.2f} m, {turned:.1f}°; {inliers}"
+        text = f"off {moved:.2f} m, {turned:.1f}°; {text}"
     sheet.note(0, text, column)
 
 
@@ -149,9 +154,16 @@ def _wires(axes: Axes, view: View, corners: Floats, colour: str, width: float) -
 
 
 def _plans(
-    sheet: Canvas, tile: Tile, scene: RelocScene, queries: Sequence[_Query], image: RGB, truth: bool
+    sheet: Canvas,
+    place: tuple[int, Tile],
+    scene: RelocScene,
+    queries: Sequence[_Query],
+    image: RGB,
+    truth: bool,
 ) -> None:
-    """Frusta in the reference's frame: with its points seen from above, and the cameras enlarged."""
+    """Frusta in the reference's frame: with its points seen from above, and the cameras enlarged.
+    place: row of the tiles, and their size."""
+    row, tile = place
     poses = [invert(query.true) for query in queries if query.true is not None]
     plan = level_plan([np.eye(3), *(T[:3, :3] for T in poses)])
     reference = scene.reference
@@ -162,7 +174,7 @@ def _plans(
     some = "" if len(queries) == len(scene.queries) else f" ({len(queries)} of {len(scene.queries)} queries)"
     captions = [f"from above: the room below {HEADROOM:g} m over the reference", "the cameras"]
     for column, caption in enumerate(captions if truth else ["the cameras, from above"]):
-        axes = sheet.tile(2, column, caption + some)
+        axes = sheet.tile(row, column, caption + some)
         frame_plan(
             axes,
             _extent(plan, own, points if truth and column == 0 else points[:0], list(frames.values())),
@@ -179,7 +191,7 @@ def _plans(
             [], [], color=PREDICTION, marker="o", markersize=4, fillstyle="none", linestyle="--"
         ),
     }
-    sheet.legend(2, entries if truth else {k: v for k, v in entries.items() if k != "true pose"}, 3)
+    sheet.legend(row, entries if truth else {k: v for k, v in entries.items() if k != "true pose"}, 3)
 
 
 def _both(axes: Axes, plan: Plan, name: str, true: Floats | None, found: Floats | None) -> None:

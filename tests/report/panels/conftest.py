@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from dune_bench.data.samples import ImageRef, PairSample, RelocScene, View
 from dune_bench.probes.pair_matches import PairMatches
+from dune_bench.probes.pair_poses import PoseConstants
 from dune_bench.report.panels.canvas import Canvas
 from dune_bench.report.panels.shown import Panel, Shown, drawer
 
 NEAR = 4.0
-POSES = types.SimpleNamespace(protocol=types.SimpleNamespace(pose=types.SimpleNamespace(threshold_px=NEAR)))
+CONSTANTS = PoseConstants(threshold_px=NEAR, min_inliers=6, max_iterations=100, min_iterations=10)
+POSES = types.SimpleNamespace(protocol=types.SimpleNamespace(pose=CONSTANTS))
 """Stands for a probe that estimates poses: all that a panel asks of it."""
 SIZE = (48, 64)
 K = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])

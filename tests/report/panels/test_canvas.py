@@ -60,6 +60,20 @@ def test_long_subheading_goes_on_in_further_lines_and_loses_no_word() -> None:
     assert made.height > Canvas("heading", "short", [[3.0]], [2.0], [0.0]).height
 
 
+def test_heading_of_a_narrow_sheet_is_not_cut_off() -> None:
+    made = Canvas(
+        "dinov2_vits14_saliency  ·  reloc/minirooms/pnp-direct@1 (limit 36)", "", [[4.0]], [2.0], [0.0]
+    )
+    made.png()  # places the text
+    titles = [text for text in made.figure.texts if text.get_weight() == "bold"]
+    assert [text.get_text() for text in titles] == [
+        "dinov2_vits14_saliency",
+        "reloc/minirooms/pnp-direct@1 (limit 36)",
+    ]
+    assert max(text.get_window_extent().x1 for text in titles) <= made.width * DPI
+    assert made.height > Canvas("heading", "", [[4.0]], [2.0], [0.0]).height
+
+
 @pytest.mark.parametrize("size", [(448, 448), (720, 540), (300, 3000), (3000, 300)])
 def test_tiles_keep_the_shape_of_the_image(size: tuple[int, int]) -> None:
     width, height = tile_size(size)

@@ -14,10 +14,23 @@ from matplotlib.colors import to_hex
 from dune_bench.geometry.robust import Failure
 from dune_bench.probes.pair_poses import PairPose
 from dune_bench.probes.recon3d_match_depth import PairPrediction
+from dune_bench.probes.recon3d_two_view import TwoViewPrediction
 from dune_bench.report.panels.clouds import Eye, look_at
 from dune_bench.report.panels.colours import BAD, PREDICTION, TRUTH
 from dune_bench.report.panels.pairs import SPACE
-from tests.report.panels.conftest import NEAR, SIZE, Draw, K, pose, shown_of, wall_matches, wall_pair
+from dune_bench.report.panels.shown import Panel
+from tests.probes.two_view_world import depth_maps
+from tests.report.panels.conftest import (
+    NEAR,
+    SIZE,
+    Draw,
+    K,
+    image_ref,
+    pose,
+    shown_of,
+    wall_matches,
+    wall_pair,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,71 @@ def prediction(failed: bool = False, scale: float = 1.0) -> PairPrediction:
     found = Failure("2 matches: a pose needs 4") if failed else PairPose(T_2_1, np.ones(9, bool))
     depths: list[Any] = [Depth(view.depth * scale) for view in (pair.view1, pair.view2)]
     return PairPrediction(found, *depths, matches=9)
+
+
+def by_decoder(
+    found: Any = None, moved: tuple[float, float, float] = (0, 0, 0), by_pose: bool = False
+) -> TwoViewPrediction:
+    """The true points as a decoder gives them, view 2's moved; without a pose unless one is given."""
+    maps = depth_maps(wall_pair())
+    second = replace(maps.view2, points=maps.view2.points + np.array(moved, np.float32)).points_at
+    pose_2_1 = found or Failure("2 matches: a pose needs 4")
+    placed = None if by_pose and isinstance(pose_2_1, Failure) else second
+    return TwoViewPrediction(pose_2_1, (maps.view1.points_at, placed), by_pose, 9, None)
+
+
+def vertices(panel: Panel, name: str) -> Any:
+    loaded: Any = trimesh.load(io.BytesIO(panel.scenes[f"{name}.ply"]), file_type="ply")
+    return loaded
+
+
+def test_decoders_points_need_no_pose(draw: Draw) -> None:
+    drawn = draw("recon3d", shown_of(wall_pair(), by_decoder()))
+    found, true = vertices(drawn.panel, "predicted"), vertices(drawn.panel, "true")
+    np.testing.assert_allclose(found.vertices, true.vertices, atol=1e-4)
+    np.testing.assert_array_equal(found.visual.vertex_colors, true.visual.vertex_colors)
+    black = np.broadcast_to((0, 0, 0.015), (*SIZE, 3))
+    for caption in ("error of view 1's points", "error of view 2's points"):
+        np.testing.assert_allclose(drawn.pixels(caption), black, atol=0.02)
+    assert any("no pose: 2 matches" in text for text in drawn.texts)
+    assert not {"no pose", "view 2 has no pose"} & set(drawn.texts)
+    assert not any("by the estimated pose" in text for text in drawn.texts)
+    scene: Any = trimesh.load(io.BytesIO(drawn.panel.scenes["scene.glb"]), file_type="glb")
+    assert set(scene.geometry) == {"predicted", "true", "camera 1", "camera 2, true"}
+
+
+def test_decoders_points_do_not_follow_the_pose(draw: Draw) -> None:
+    """A pose far off does not move points that do not rest on it."""
+    wrong = PairPose(pose(90, (3, 0, 0)), np.ones(9, bool))
+    panels = [draw("recon3d", shown_of(wall_pair(), by_decoder(found))).panel for found in (None, wrong)]
+    assert panels[0].scenes["predicted.ply"] == panels[1].scenes["predicted.ply"]
+    moved = draw("recon3d", shown_of(wall_pair(), by_decoder(moved=(0, 0, 1)))).panel
+    count = SIZE[0] * SIZE[1]
+    found = vertices(moved, "predicted").vertices
+    np.testing.assert_allclose(found[:count, 2], 3.0, atol=1e-3)
+    np.testing.assert_allclose(found[count:, 2], 4.0, atol=1e-3)
+
+
+def test_decoders_points_by_a_pose_that_there_is_not_are_those_of_view_one(draw: Draw) -> None:
+    drawn = draw("recon3d", shown_of(wall_pair(), by_decoder(by_pose=True)))
+    np.testing.assert_allclose(
+        drawn.pixels("error of view 2's points, by the"), np.broadcast_to(BAD, (*SIZE, 3)), atol=1e-6
+    )
+    assert {"no pose", "view 2 has no pose"} <= set(drawn.texts)
+    assert len(vertices(drawn.panel, "predicted").vertices) == SIZE[0] * SIZE[1]
+
+
+def test_decoders_points_of_photographs_of_two_shapes(draw: Draw) -> None:
+    """Photographs have no depth to take a size from, and their maps cover them whatever their shapes."""
+    pair = wall_pair()
+    tall = replace(pair.view2, image=image_ref("tall", (900, 300)), depth=np.full((900, 300), np.nan))
+    unposed = [replace(view, T_cam_world=np.full((4, 4), np.nan)) for view in (pair.view1, tall)]
+    photographs = replace(pair, view1=unposed[0], view2=unposed[1], covisible=float("nan"))
+    drawn = draw("recon3d", shown_of(photographs, by_decoder(), truth=False))
+    assert set(drawn.panel.scenes) == {"predicted.ply", "scene.glb"}
+    points = vertices(drawn.panel, "predicted").vertices
+    assert len(points) == SIZE[0] * SIZE[1] + 240 * 80
+    np.testing.assert_allclose(points[:, 2], 3.0, atol=1e-3)
 
 
 def test_true_depth_and_pose_have_no_error_and_one_cloud(draw: Draw) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from dune_bench.probes.reloc import ScenePrediction
 from dune_bench.probes.reloc_answers import Outcome, QueryPose
+from dune_bench.probes.two_view_poses import DirectConstants, EssentialConstants
 from tests.report.panels.conftest import NEAR, Draw, pose, shown_of, wall_matches, wall_scene
 
 
@@ -40,6 +42,31 @@ def test_matches_of_each_query_are_judged_by_its_true_pose(draw: Draw) -> None:
     ]
     assert captions[2] == "to query 3: no inliers"
     assert any(text.startswith(f"match within {NEAR:g} px") for text in drawn.legend)
+
+
+def test_poses_without_matches_have_no_row_of_lines(draw: Draw) -> None:
+    """`pnp-direct` asks points, not matches: there is nothing to join the views with."""
+    drawn = draw("reloc", shown_of(wall_scene(3), prediction(3)))
+    assert not [text for text in drawn.texts if text.startswith("to query")]
+    assert drawn.legend == ["reference", "true pose", "estimated pose"]
+    assert drawn.texts.count("off 0.00 m, 0.0°; 7 of 9 inliers") == 2
+    with_lines = replace(prediction(3).queries[0], inliers=wall_matches(wall_scene(3).queries[0], 0))
+    matched = replace(prediction(3), queries=(with_lines, *prediction(3).queries[1:]))
+    assert draw("reloc", shown_of(wall_scene(3), matched)).sheet.height > drawn.sheet.height + 1
+
+
+def test_matches_of_an_essential_matrix_are_judged_in_pixels_of_a_place(draw: Draw) -> None:
+    """Its own threshold is a distance to a line; view 2's, twice the wrong matches' error, is to a place."""
+    common: dict[str, int] = {"min_inliers": 6, "max_iterations": 100, "min_iterations": 10}
+    view2 = DirectConstants(threshold_px=4 * NEAR, max_cells=100, confident_share=0.5, **common)
+    constants = EssentialConstants(threshold_px=NEAR, scale_tolerance_m=0.1, view2=view2, **common)
+    probe = types.SimpleNamespace(protocol=types.SimpleNamespace(pose=constants))
+    scene, found = wall_scene(2), prediction(2)
+    answer = replace(found.queries[0], inliers=wall_matches(scene.queries[0], 25))
+    shown = shown_of(scene, replace(found, queries=(answer, found.queries[1])), probe=probe)
+    drawn = draw("reloc", shown)
+    assert any(text.endswith("50 inliers, 100 % right") for text in drawn.texts)
+    assert any(text.startswith(f"match within {4 * NEAR:g} px") for text in drawn.legend)
 
 
 def test_error_of_each_query_is_said(draw: Draw) -> None:
@@ -76,4 +103,4 @@ def test_photographs_show_estimates_alone(draw: Draw) -> None:
     drawn = draw("reloc", shown_of(wall_scene(2), prediction(2), truth=False))
     assert drawn.legend == ["reference", "estimated pose"]
     assert not drawn.tile("query 1").get_lines()
-    assert "7 inliers of 9 matches" in drawn.texts
+    assert "7 of 9 inliers" in drawn.texts
