@@ -29,7 +29,7 @@ from dune_bench.engine.record import StepClock, TrainingRecord
 from dune_bench.engine.runner import EngineRunner, Every, Session, SupportsUpdate, private_instances
 from dune_bench.engine.step import Loss, Objective
 from dune_bench.engine.tracking import StepLog, Tracker, visualizer
-from dune_bench.errors import UsageError
+from dune_bench.errors import UnavailableError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +75,14 @@ def train(
         find_unused_parameters: DDP's; for losses that do not reach every parameter at each step.
 
     Raises:
+        UnavailableError: the recipe asks for a precision that the device does not have.
         UsageError: the batch cannot be shared out, or the folder holds another training.
         TaskError: a loss or gradient that is not finite; the state is saved as `failed-step-N`.
     """
     processes = join(torch.device(device))
+    if recipe.dtype == "bfloat16" and processes.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        name = torch.cuda.get_device_name(processes.device)
+        raise UnavailableError(f"{name} has no bfloat16, which the recipe asks for: take another device")
     module.to(processes.device)
     groups = default_groups(module, recipe.weight_decay) if parameter_groups is None else parameter_groups
     optimizer = adamw(module, groups, recipe)

@@ -12,10 +12,11 @@ from torch import nn
 
 from dune_bench.engine import checkpoint
 from dune_bench.engine.data import Pick
+from dune_bench.engine.processes import Processes
 from dune_bench.engine.step import StepContext
 from dune_bench.engine.terms import LossTerm
 from dune_bench.engine.train import train
-from dune_bench.errors import BenchError, TaskError, UsageError
+from dune_bench.errors import BenchError, TaskError, UnavailableError, UsageError
 from tests.engine.toy import SEED, Batch, ToyData, recipe, toy, toy_loss
 
 
@@ -110,3 +111,12 @@ def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         train(toy(), toy_loss, ToyData(), recipe(), folder=tmp_path, seed=SEED)
     assert "step-000012" in str(stopped.value)
     assert "\n" not in str(stopped.value)
+
+
+def test_a_device_without_bfloat16_is_one_line_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = Processes(0, 1, torch.device("cuda"))
+    monkeypatch.setattr("dune_bench.engine.train.join", lambda device: old)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old card")
+    with pytest.raises(UnavailableError, match="an old card has no bfloat16"):
+        train(toy(), toy_loss, ToyData(), recipe(dtype="bfloat16"), folder=None, seed=SEED, device="cuda")
