@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dune_bench.data.base import Lazy
 from dune_bench.data.samples import PairSample
 from dune_bench.errors import TaskError
-from dune_bench.geometry.cameras import Camera, Size, unproject
+from dune_bench.geometry.cameras import Camera, Size
 from dune_bench.geometry.poses import invert, transform
 from dune_bench.geometry.robust import Failure
 from dune_bench.probes.base import FeatureSource, Head, ProbeContext
@@ -22,7 +22,7 @@ from dune_bench.probes.pair_points import PointsAt, point_statistics
 from dune_bench.probes.pair_poses import PairPose
 from dune_bench.probes.recon3d_protocol import Recon3dTwoView
 from dune_bench.probes.two_view_fit import predict_pairs
-from dune_bench.probes.two_view_maps import PairMaps, ViewMaps
+from dune_bench.probes.two_view_maps import PairMaps, ViewMaps, on_rays
 from dune_bench.probes.two_view_matching import descriptor_matches
 from dune_bench.probes.two_view_poses import pnp_pose
 
@@ -95,14 +95,6 @@ def _predict(
     inliers = None if isinstance(found, Failure) else matches.at(found.inliers)
     points = (forward.view1.points_at, second)
     return TwoViewPrediction(found, points, backward is not None, len(matches), inliers)
-
-
-def on_rays(view: ViewMaps, camera: Camera) -> ViewMaps:
-    """Maps of a view in its own camera, with its points moved along z's plane onto the known camera's rays:
-    the decoder's depth, the camera's field of view.  A depth that is not positive is no point (NaN)."""
-    centres = view.centres(camera.size)
-    points = unproject(camera.K, centres, view.points[..., 2].ravel().astype(np.float64))
-    return replace(view, points=points.reshape(view.points.shape).astype(np.float32))
 
 
 def _placed(view2: ViewMaps, found: PairPose | Failure) -> PointsAt | None:

@@ -21,7 +21,7 @@ from dune_bench.probes.pair_matches import PairMatches
 from dune_bench.probes.pair_poses import PairPose, PoseConstants
 from dune_bench.probes.recon3d import Recon3dProbe
 from dune_bench.probes.reloc_answers import MIN_MATCHES, Outcome, QueryPose, unanswered
-from dune_bench.probes.two_view_maps import PairMaps
+from dune_bench.probes.two_view_maps import PairMaps, on_rays
 from dune_bench.probes.two_view_matching import DescriptorMatchConstants, descriptor_matches
 from dune_bench.probes.two_view_poses import (
     DirectConstants,
@@ -88,10 +88,14 @@ class RelocEssential(RelocMatched):
 
 
 class RelocPnp(RelocMatched):
-    """Constants of `reloc/*/pnp`: see `pnp_pose`."""
+    """Constants of `reloc/*/pnp`: see `pnp_pose`.  lift: the points are the reference's depth along the rays
+    of its known camera."""
+
+    lift: Literal["reference_depth"]
 
     def _pose(self, matches: PairMatches, maps: PairMaps, cameras: Cameras) -> PairPose | Failure:
-        return pnp_pose(matches, maps, cameras, self.pose)
+        lifted = PairMaps(on_rays(maps.view1, cameras[0]), maps.view2)
+        return pnp_pose(matches, lifted, cameras, self.pose)
 
 
 class RelocPnpDirect(RelocTwoView):

@@ -6,13 +6,13 @@ centred at ((x + ½)·W / w, (y + ½)·H / h) of an image of H × W pixels, stre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dune_bench.errors import TaskError
-from dune_bench.geometry.cameras import Size, pixel_centres, scale_points
+from dune_bench.geometry.cameras import Camera, Size, pixel_centres, scale_points, unproject
 from dune_bench.geometry.poses import transform
 from dune_bench.geometry.sampling import sample_map
 from dune_bench.models.two_view_output import ViewOutput
@@ -84,6 +84,14 @@ class PairMaps:
     @property
     def finite(self) -> bool:
         return self.view1.finite and self.view2.finite
+
+
+def on_rays(view: ViewMaps, camera: Camera) -> ViewMaps:
+    """Maps of a view in its own camera, with its points moved along z's plane onto the known camera's rays:
+    the decoder's depth, the camera's field of view.  A depth that is not positive is no point (NaN)."""
+    centres = view.centres(camera.size)
+    points = unproject(camera.K, centres, view.points[..., 2].ravel().astype(np.float64))
+    return replace(view, points=points.reshape(view.points.shape).astype(np.float32))
 
 
 def pair_maps(first: ViewOutput, second: ViewOutput) -> list[PairMaps]:

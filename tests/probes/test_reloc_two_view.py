@@ -27,7 +27,9 @@ PROTOCOLS: dict[str, RelocTwoView] = {
             "confidence": "inliers",
         }
     ),
-    "pnp": RelocPnp.model_validate({"matching": MATCHING, "pose": POSE, "confidence": "inliers"}),
+    "pnp": RelocPnp.model_validate(
+        {"matching": MATCHING, "lift": "reference_depth", "pose": POSE, "confidence": "inliers"}
+    ),
     "pnp-direct": RelocPnpDirect.model_validate({"pose": DIRECT, "confidence": "inliers"}),
 }
 every_protocol = pytest.mark.parametrize("protocol", list(PROTOCOLS))
@@ -74,7 +76,7 @@ def test_maps_that_are_not_finite_are_an_outcome(protocol: str, name: str) -> No
 def test_points_in_one_place_are_no_pose(protocol: str) -> None:
     sample = pair()
     maps = box_maps(sample, SIZE, SIZE)
-    heap = [replace(v, points=np.full_like(v.points, 2.0)) for v in (maps.view1, maps.view2)]
+    heap = [replace(v, points=np.zeros_like(v.points)) for v in (maps.view1, maps.view2)]
     found = answer(protocol, sample, PairMaps(*heap))
     assert (found.outcome, found.T_query_ref) == (Outcome.no_pose, None)
     assert found.matches >= 4
@@ -88,3 +90,14 @@ def test_descriptors_that_are_all_alike_are_too_few_matches(protocol: str) -> No
     found = answer(protocol, sample, PairMaps(*alike))
     assert found.outcome == Outcome.too_few_matches
     assert found.matches < 4
+
+
+def test_pnp_takes_the_known_camera_and_not_the_field_of_view_that_the_decoder_guessed() -> None:
+    sample = pair(pose(turn(12.0, -4.0), np.array([0.4, 0.1, -0.2])))
+    maps = box_maps(sample, SIZE, SIZE)
+    # Twice too wide, as a decoder that knows no camera may see it; its depth is true.
+    wide = replace(maps.view1, points=maps.view1.points * np.array([2.0, 2.0, 1.0], np.float32))
+    guessed, known = answer("pnp", sample, PairMaps(wide, maps.view2)), answer("pnp", sample, maps)
+    assert guessed.T_query_ref is not None
+    assert known.T_query_ref is not None
+    np.testing.assert_allclose(guessed.T_query_ref, known.T_query_ref, atol=1e-9)
