@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+STATISTICS_BYTES = 20_000
+"""Per-sample statistics of a result: the mean of the six tasks of `mini`."""
 CLASSES = [f"class_{number:02d}" for number in range(14)]
 
 
@@ -91,8 +93,16 @@ def write_runs(runs: Path, encoders: int, tasks: int) -> int:
         folder = runs / "results" / f"encoder_{encoder:03d}"
         folder.mkdir(parents=True)
         for task in range(tasks):
-            content = json.dumps(make_result(encoder, task, rng), indent=1)
-            (folder / f"task_{task:02d}.{task:012x}.json").write_text(content, encoding="utf-8")
+            path = folder / f"task_{task:02d}.{task:012x}.json"
+            stats = rng.bytes(STATISTICS_BYTES)
+            path.with_suffix(".npz").write_bytes(stats)
+            samples = {
+                "file": path.with_suffix(".npz").name,
+                "sha256": hashlib.sha256(stats).hexdigest(),
+                "rows": 180,
+            }
+            content = make_result(encoder, task, rng) | {"samples": samples}
+            path.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return encoders * tasks
 
 

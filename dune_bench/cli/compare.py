@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dune_bench.cli.options import IncludeOption, Kind, RunsOption, complete, joined, parse_list
+from dune_bench.cli.options import IncludeOption, Kind, RunsOption, check_file, complete, joined, parse_list
 from dune_bench.errors import ExitCode, UsageError
 from dune_bench.errors import worst as worst_exit
 
@@ -64,6 +64,7 @@ def compare(
     """
     if pictures and html is None:
         raise UsageError("--pictures goes with --html FILE, the page that shows them")
+    check_file(html, "--html")
     import dune_bench
     from dune_bench.report.comparison import FORMATS
 
@@ -92,11 +93,11 @@ def _draw(
 
     names: A and B as they were typed.
     """
-    from dune_bench.report.comparison_html import missing_pictures, one_name
+    from dune_bench.report.comparison_html import indistinct, missing_pictures
 
-    if one_name(comparison):
-        typer.echo("warning: no pictures: they are filed by name, and A and B have the same", err=True)
-        return ExitCode.OK
+    if indistinct(comparison):
+        typer.echo("warning: no pictures: A and B have one name and the same weights", err=True)
+        return ExitCode.UNAVAILABLE
     missing = missing_pictures(comparison, runs)
     wanted = sum(len(entry.samples) for entry in missing)
     if not wanted:
@@ -110,8 +111,7 @@ def _draw(
     drawn, codes = 0, [ExitCode.OK]
     with make_ui() as ui:
         for entry in missing:
-            named = names[0] if entry.side is comparison.first else names[1]
-            encoder = _loadable(named, entry.side.encoder.id)
+            encoder = _loadable(names, entry.side is comparison.first, entry.side.encoder.id)
             where = RunRequest(encoders=(encoder,), include=include, data=data, runs=runs)
             for outcome in draw_missing(entry, where, ui):
                 drawn += bool(outcome.paths)
@@ -123,7 +123,12 @@ def _draw(
     return worst_exit(codes)
 
 
-def _loadable(named: str, card: str) -> str:
-    """A Python file, which has no card, is loaded by the path that was typed."""
-    path = named.partition("@")[0]
-    return path if path.partition(":")[0].endswith(".py") else card
+def _loadable(names: tuple[str, str], first: bool, card: str) -> str:
+    """A Python file, which has no card, is loaded by the path that was typed for it; of two checkpoints of
+    one file, that may be the other's."""
+    own, other = (name.partition("@")[0] for name in (names if first else names[::-1]))
+    for path in (own, other):
+        file, _, attribute = path.partition(":")
+        if file.endswith(".py") and card == Path(file).stem + (f":{attribute}" if attribute else ""):
+            return path
+    return card

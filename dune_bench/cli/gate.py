@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dune_bench.cli.options import IncludeOption, Kind, RunsOption, complete, joined, parse_list
+from dune_bench.cli.options import IncludeOption, Kind, RunsOption, check_file, complete, joined, parse_list
 
 
 def gate(
@@ -44,6 +44,8 @@ def gate(
     from dune_bench.report import verdict
     from dune_bench.results.store import write_atomic
 
+    for option, path in (("--markdown", markdown), ("--junit", junit), ("--json", json)):
+        check_file(path, option)
     wanted = parse_list(joined(tasks) or "all", "--tasks")
     found = dune_bench.gate(encoder, baseline, runs, tasks=wanted, update=update, include=include or ())
     if found is not None:

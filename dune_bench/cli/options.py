@@ -62,6 +62,23 @@ def parse_list(text: str, option: str) -> tuple[str, ...]:
     return names
 
 
+def check_file(path: Path | None, option: str) -> None:
+    """Raises UsageError, before anything is computed, for a file that cannot be written there."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder, name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}: make it first")
+
+
+def check_folder(path: Path | None, option: str) -> None:
+    """Raises UsageError, before anything is computed, for a folder that is a file or below one."""
+    for part in () if path is None else (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise UsageError(f"{option} {path}: {part} is a file, name a folder")
+
+
 IncludeOption = Annotated[
     list[Path] | None,
     typer.Option("--include", metavar="DIR", help="Folder with further encoders/ and tasks/ cards."),

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from dune_bench.run.request import Outcome
 
 LOG_EVERY_S = 5.0
-"""In a log a phase says where it is at most this often."""
+"""In a log a phase says first after so long where it is; each further line takes twice as long as the one
+before, up to LOG_SELDOM_S."""
+LOG_SELDOM_S = 60.0
 
 
 def duration(seconds: float) -> str:
@@ -113,13 +115,15 @@ class _PlainPhase:
     ) -> None:
         self._title, self._unit, self._line, self._clock = title, unit, line, clock
         self._eta = Eta(clock=clock)
-        self._next = clock() + LOG_EVERY_S
+        self._wait = LOG_EVERY_S
+        self._next = clock() + self._wait
 
     def update(self, done: float, total: float, note: str = "") -> None:
         remaining = self._eta.update(done, total)
         if self._clock() < self._next or done >= total:
             return
-        self._next = self._clock() + LOG_EVERY_S
+        self._wait = min(2.0 * self._wait, LOG_SELDOM_S)
+        self._next = self._clock() + self._wait
         parts = (position(done, total, self._unit), note, left(remaining))
         self._line(f"{self._title}: " + ", ".join(part for part in parts if part))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dune_bench.cli.options import IncludeOption, RunsOption, parse_list
+from dune_bench.cli.options import IncludeOption, RunsOption, check_folder, parse_list
 
 
 def report(
@@ -41,12 +41,16 @@ def report(
             help="With --teachers: what the mean rank is over; default: student, teachers, random.",
         ),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Recompute the values of more than 1000 results, too.")
+    ] = False,
     include: IncludeOption = None,
 ) -> None:
-    """Write the leaderboard from the results; nothing is computed.
+    """Write the leaderboard from the results, each held against its own statistics; no image is looked at.
 
     md, csv and latex are tables, html one page that needs nothing else, png and pdf plots.
     """
+    check_folder(out, "--out")
     from dune_bench.report.write import write_leaderboard
 
     written = write_leaderboard(
@@ -58,8 +62,11 @@ def report(
         teachers=teachers,
         panel=() if panel is None else parse_list(panel, "--panel"),
         include=include or (),
+        verify=verify,
+        announce=lambda text: typer.echo(f"{text} …", err=True),
     )
     for line in written.notes:
         typer.echo(f"warning: {line}", err=True)
     for path in written.paths:
         typer.echo(str(path))
+    raise typer.Exit(int(written.exit_code))

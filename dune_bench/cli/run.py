@@ -96,9 +96,11 @@ def run(
     from dune_bench.run.request import RunRequest
 
     encoders = parse_list(joined(encoder) or DEFAULT_ENCODER, "--encoder")
+    wanted = ",".join(parse_list(joined(tasks) or "", "--tasks")) if tasks else "all"
+    check_tasks(wanted, suite, include or ())
     request = RunRequest(
         encoders=_and_teachers(encoders, weights, include or ()) if teachers else encoders,
-        tasks=",".join(parse_list(joined(tasks) or "", "--tasks")) if tasks else "all",
+        tasks=wanted,
         suite=suite,
         weights=weights,
         limit=limit,
@@ -117,6 +119,13 @@ def run(
         runs=runs,
     )
     raise typer.Exit(_execute(request))
+
+
+def check_tasks(tasks: str, suite: str, include: Sequence[Path]) -> None:
+    """Raises UsageError for a wrong name before torch is imported, which takes seconds."""
+    from dune_bench.registry.lookup import load_registry
+
+    load_registry(tuple(include)).select_tasks(tasks, suite)
 
 
 def _and_teachers(encoders: Sequence[str], weights: str, include: Sequence[Path]) -> tuple[str, ...]:

@@ -69,6 +69,8 @@ class Dataset(ABC):
     name: str
     licence: str
     splits: tuple[str, ...]
+    description: str = ""
+    """For readers of a report: what the pictures are and where they come from.  Part of no fingerprint."""
     classes: tuple[str, ...] = ()
     """Names of the segmentation labels 0 … K−1, or empty."""
 

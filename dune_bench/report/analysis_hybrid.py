@@ -48,7 +48,8 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """A task, its floor, the universal encoder on it, and the encoder that serves it."""
+    """A task, its floor, the universal encoder on it, and the encoder that serves it.  best: the encoder
+    that the floor is a share of, None for a floor that was given."""
 
     task: str
     metric: str
@@ -56,6 +57,7 @@ class Choice:
     floor: float
     universal: Option
     served: Option
+    best: str | None
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def analyse_hybrid(
         own = part.option(universal, resamples)
         name = plan.served[task]
         served = own if name == universal else part.option(name, resamples)
-        choices.append(Choice(task, metric.id, metric.unit, part.floor, own, served))
+        choices.append(Choice(task, metric.id, metric.unit, part.floor, own, served, part.best))
     sure = [choice.served.probability for choice in choices]
     known = [p for p in sure if p is not None]
     return HybridAnalysis(
@@ -322,18 +324,24 @@ def to_markdown(analysis: HybridAnalysis) -> str:
         cells = [
             c.task, f"{c.metric} ({c.unit})" if c.unit else c.metric, f"{c.floor:.4g}",
             f"{c.universal.value:.4g}", _percent(c.universal.probability), c.served.encoder,
-            f"{c.served.value:.4g}", _percent(c.served.probability), "yes" if c.served.meets else "no",
+            f"{c.served.value:.4g}", _sure(c), "yes" if c.served.meets else "no",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     heading = QUANTITIES[analysis.quantity][0]
     saved = analysis.all_specialists - analysis.cost
-    share = f" ({saved / analysis.all_specialists:.0%})" if analysis.all_specialists else ""
+    gain = f"saved {saved:.1f} ({saved / analysis.all_specialists:.0%})" if saved > 0 else "nothing is saved"
+    if saved < 0:
+        gain = f"{-saved:.1f} more: the specialists alone cost less"
     lines += [
         "",
         f"Runs: {', '.join(analysis.encoders)}. {heading}: {analysis.cost:.1f} of {analysis.budget:g}; all "
-        f"specialists {analysis.all_specialists:.1f}, saved {saved:.1f}{share}. {analysis.conditions}.",
+        f"specialists {analysis.all_specialists:.1f}, {gain}. {analysis.conditions}.",
         f"Probability that all floors are met at once: {_at_least(analysis.jointly)}.",
     ]
+    if any(c.served.encoder == c.best for c in analysis.choices):
+        lines.append(
+            "By definition: the floor is a share of this encoder's own value, which says nothing new."
+        )
     if analysis.ties:
         others = "; ".join(" + ".join(names) for names in analysis.ties)
         lines.append(
@@ -341,6 +349,10 @@ def to_markdown(analysis: HybridAnalysis) -> str:
             "then the order of --against."
         )
     return "\n".join(lines) + "\n"
+
+
+def _sure(choice: Choice) -> str:
+    return "by definition" if choice.served.encoder == choice.best else _percent(choice.served.probability)
 
 
 def _percent(share: float | None) -> str:

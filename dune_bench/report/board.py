@@ -7,8 +7,8 @@ protocol, input, overrides, data, the samples kept of it and scoring code (`resu
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dune_bench.registry.cards import fingerprint
@@ -47,22 +47,57 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Descriptions:
+    """Sentences of the cards.  encoders: by identity.  datasets: by name.  heads: by identity of the
+    column, where the heads come from that it builds on."""
+
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Board:
     """All results of a runs folder.
 
     labels: name of each encoder by its identity, unique on the board.  missing: failed and
-    unavailable ones that no later result makes up for.  superseded: how many older results of the
-    same encoder in the same column were left out.
+    unavailable ones that no later result makes up for.  superseded: files of older results of the
+    same encoder in the same column, left out.  copies: files of results that are there already.
     """
 
     columns: tuple[Column, ...]
     labels: dict[str, str]
     missing: tuple[Entry, ...]
     refused: tuple[Refused, ...]
-    superseded: int
+    superseded: tuple[str, ...]
+    copies: tuple[str, ...]
+    descriptions: Descriptions = Descriptions()
 
     def label(self, result: Result) -> str:
         return self.labels[encoder_identity(result)]
+
+    def not_shown(self) -> list[str]:
+        """What of the measured results is not in the tables, in a line each."""
+        kinds = (
+            (self.superseded, "older result", "replaced by a newer one of the same encoder and column"),
+            (self.copies, "copy of a result", "counted once"),
+        )
+        return [
+            f"{len(files)} {one if len(files) == 1 else _PLURAL[one]}, {what}: {_some(files)}"
+            for files, one, what in kinds
+            if files
+        ]
+
+
+_PLURAL = {"older result": "older results", "copy of a result": "copies of results"}
+_NAMED = 10
+
+
+def _some(files: Sequence[str]) -> str:
+    """Their last folder and name, the first ten: a report does not tell the folders of a machine."""
+    names = ["/".join(Path(file).parts[-2:]) for file in files[:_NAMED]]
+    more = len(files) - _NAMED
+    return ", ".join([*names, *([f"and {more} more"] if more > 0 else [])])
 
 
 def make_board(found: Iterable[tuple[Path, Result]], refused: Sequence[Refused], runs: Path) -> Board:
@@ -72,12 +107,17 @@ def make_board(found: Iterable[tuple[Path, Result]], refused: Sequence[Refused],
     )
     measured = [entry for entry in entries if entry.result.status == "ok"]
     newest = _newest(measured, lambda r: (column_identity(r.task), encoder_identity(r)))
+    shown = {entry.file for entry in newest}
+    hidden = [entry for entry in measured if entry.file not in shown]
+    same = {entry.result.key: entry.result for entry in newest}
+    copies = tuple(entry.file for entry in hidden if same.get(entry.result.key) == entry.result)
     return Board(
         columns=_columns(newest),
         labels=_unique_labels(entries),
         missing=_missing(entries),
         refused=tuple(Refused(Path(_relative(r.path, runs)), r.reason) for r in refused),
-        superseded=len(measured) - len(newest),
+        superseded=tuple(entry.file for entry in hidden if entry.file not in copies),
+        copies=copies,
     )
 
 

@@ -16,7 +16,8 @@ HEADER = ("task", "metric", "A", "B", "B − A", "95 % interval", "p", "p (Holm)
 WORST_HEADER = ("sample", "group", "A", "B", "B − A")
 NOTE = (
     "Interval and p: paired bootstrap over whole groups; p (Holm) is adjusted for all tasks.  "
-    "B is better or worse where the interval excludes 0."
+    "B is better or worse where the interval excludes 0 and p (Holm) is below 0.05; "
+    "`not after Holm`: the interval alone excludes 0.  `<`: a bound, as no resample is as extreme."
 )
 
 
@@ -95,7 +96,7 @@ FORMATS: Mapping[str, Callable[[Comparison], str]] = {
 
 def who(side: Compared) -> str:
     """Its label and the first digits of its digest."""
-    digest = side.encoder.digest
+    digest = side.encoder.digest if side.encoder.weights != "none" else None
     return f"{side.label} ({digest[:7]})" if digest else side.label
 
 
@@ -117,7 +118,7 @@ def row(task: TaskComparison) -> list[str]:
 
 def worst_title(task: TaskComparison) -> str:
     """Heading of the samples that B loses most on."""
-    unknown = f"; {task.undefined} samples have no {task.metric.id} of their own" if task.undefined else ""
+    unknown = f"; {task.undefined} samples alone do not define the metric" if task.undefined else ""
     return f"Samples where B loses most: {column_name(task.task)}, {heading(task.metric)}{unknown}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from dune_bench.results.schema import Metric, Result, TaskInfo
 
@@ -10,6 +11,12 @@ DECIMALS = {"%": 1, "m": 3, "mm": 1, "deg": 2, "px": 1, "1": 3}
 """Digits after the point by unit; other units get four significant digits."""
 
 UNDEFINED = "undefined"
+NO_SPREAD = "‡"
+NO_SPREAD_MEANS = (
+    "no interval can be given: the value is the same whichever rooms or groups are drawn, so resampling "
+    "them does not show how far off it may be; that is not certainty"
+)
+FAILED_MEANS = "so many samples got no answer; the metric counts them as its task says, never as perfect"
 _MARKDOWN = re.compile(r"([\\`*|~\[\]])")
 _EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -23,14 +30,26 @@ def number(value: float | None, unit: str) -> str:
 
 
 def with_interval(metric: Metric) -> str:
-    """`45.1 [43.0, 47.2]`; without the brackets where there is no interval."""
-    text = number(metric.value, metric.unit)
-    if metric.value is not None and metric.ci95 is not None:
-        low, high = (number(end, metric.unit) for end in metric.ci95)
-        text += f" [{low}, {high}]"
+    """`45.1 [43.0, 47.2]`; see `interval`."""
+    text = f"{number(metric.value, metric.unit)} {interval(metric)}".rstrip()
     if metric.n_failed:
         text += f" ({metric.n_failed} failed)"
     return text
+
+
+def interval(metric: Metric) -> str:
+    """`[43.0, 47.2]`; NO_SPREAD for an interval of no width; nothing where there is none."""
+    if metric.value is None or metric.ci95 is None:
+        return ""
+    low, high = metric.ci95
+    if low == high:
+        return NO_SPREAD
+    return f"[{number(low, metric.unit)}, {number(high, metric.unit)}]"
+
+
+def has_no_spread(metrics: Iterable[Metric]) -> bool:
+    """Whether the sign NO_SPREAD stands beside any of them."""
+    return any(interval(metric) == NO_SPREAD for metric in metrics)
 
 
 def heading(metric: Metric) -> str:

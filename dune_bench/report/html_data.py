@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
 from dune_bench.report.board import Board, Column, Entry, encoder_identity
+from dune_bench.report.conditions import facts, machine, queries
 from dune_bench.report.format import DECIMALS, heading, one_line, overlaps, qualifiers
 from dune_bench.report.glossary import PROBES, explain, group_word
+from dune_bench.report.shown import shown_encoders
 from dune_bench.results.schema import BreakdownResult, Metric, Result
 
 _FOLDERS = re.compile(r"(?<![^=,])(?:[A-Za-z]:)?[\\/](?:[^\\/,]*[\\/])*")
@@ -84,10 +86,15 @@ def collect_encoders(board: Board) -> Encoders:
 def page_data(board: Board, encoders: Encoders, detail: Detail) -> PageData:
     """Everything that the page's script reads."""
     origins, machines = Interned(), Interned()
+    identities = [encoder_identity(result) for result in encoders.results]
     columns = tuple(_results(column, detail, origins) for column in board.columns)
     page = {
-        "encoders": [_encoder(*pair) for pair in zip(encoders.labels, encoders.results, strict=True)],
-        "columns": [_column(column, encoders, machines) for column in board.columns],
+        "encoders": [
+            _encoder(label, result, board.descriptions.encoders.get(encoder_identity(result), ""))
+            for label, result in zip(encoders.labels, encoders.results, strict=True)
+        ],
+        "shown": [identities.index(identity) for identity in shown_encoders(board)],
+        "columns": [_column(board, column, encoders, machines) for column in board.columns],
         "machines": machines.values,
         "origins": origins.values,
     }
@@ -109,42 +116,9 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.9g}")
 
 
-def facts(column: Column) -> list[tuple[str, str]]:
-    """What holds for a whole column: name and text."""
-    task = column.task
-    made = [entry.result.provenance for entry in column.entries]
-    versions = ", ".join(_distinct(f"dune-bench {p.dune_bench} with torch {p.torch}" for p in made))
-    prints = [f"{split} {value[:12]}" for split, value in sorted(task.dataset_fingerprints.items())]
-    found = [
-        ("Data", f"{task.dataset}: {splits(column)}"),
-        ("Protocol", f"{task.protocol}, fingerprint {task.protocol_fingerprint[:12]}"),
-        ("Input", ", ".join(f"{k} {v}" for k, v in sorted(task.input.items()) if v is not None)),
-        ("Changed from the task's card", ", ".join(qualifiers(task))),
-        ("Scoring code", f"version {task.score_version}"),
-        ("Data fingerprints", ", ".join(prints)),
-        ("Computed with", f"{versions}, on {', '.join(_distinct(p.device for p in made))}"),
-        ("Uncommitted changes", "in the checkout of some results" if any(p.dirty for p in made) else ""),
-    ]  # fmt: skip
-    return [(name, one_line(text)) for name, text in found if text]
-
-
-def splits(column: Column) -> str:
-    """`train 84 samples in 14 rooms, test …`."""
-    task, word = column.task, group_word(column.task.dataset)
-
-    def size(split: str) -> str:
-        groups = f" in {task.groups[split]} {word}" if split in task.groups else ""
-        return f"{split} {task.split_sizes[split]} samples{groups}"
-
-    return ", ".join(size(split) for split in sorted(task.split_sizes)) or "sizes not recorded"
-
-
-def _distinct(values: Iterable[str]) -> list[str]:
-    return sorted(set(values))
-
-
-def _encoder(label: str, result: Result) -> dict[str, Any]:
+def _encoder(label: str, result: Result, description: str) -> dict[str, Any]:
     info = result.encoder
+    without = info.weights == "none"
     return {
         "name": label,
         "random": info.weights == "random",
@@ -152,8 +126,9 @@ def _encoder(label: str, result: Result) -> dict[str, Any]:
             (name, one_line(text))
             for name, text in (
                 ("Encoder", info.id),
-                ("Weights", info.weights),
-                ("Digest of the weights", info.digest or "not known"),
+                ("What it is", description),
+                ("Weights", "none: nothing in it was trained" if without else info.weights),
+                ("Digest of the weights", "" if without else info.digest or "not known"),
                 ("Adapter", info.adapter),
                 ("Card", f"fingerprint {info.card_fingerprint[:12]}"),
                 ("Trained on", ", ".join(info.trained_on) or "not stated by its card"),
@@ -164,15 +139,16 @@ def _encoder(label: str, result: Result) -> dict[str, Any]:
     }
 
 
-def _column(column: Column, encoders: Encoders, machines: Interned) -> dict[str, Any]:
-    task = column.task
+def _column(board: Board, column: Column, encoders: Encoders, machines: Interned) -> dict[str, Any]:
+    task, asked = column.task, queries(column)
     return {
         "name": one_line(column.name),
         "probe": task.probe,
         "question": PROBES.get(task.probe, ""),
         "changed": bool(qualifiers(task)),
         "groups": group_word(task.dataset),
-        "facts": facts(column),
+        "facts": facts(board, column),
+        "scored": asked and f"{asked} queries",
         "metrics": [_metric(metric) for metric in column.metrics],
         "breakdowns": [
             {"metric": metric, "by": by, "keys": [*map(one_line, keys)], **_unit(metric, column.metrics)}
@@ -230,15 +206,6 @@ def _primary(result: Result) -> list[float | int | None]:
 def _interval(metric: Metric) -> list[float | None]:
     low, high = metric.ci95 or (None, None)
     return [rounded(low), rounded(high)]
-
-
-def machine(result: Result) -> str:
-    """Where and how a latency was measured, as far as it is recorded: what must be equal to compare."""
-    made = result.provenance
-    batch = f"batch {result.cost.batch_size}"
-    threads = f"{made.threads} thread{'' if made.threads == 1 else 's'}"
-    parts = (made.device, threads, batch, f"torch {made.torch}", made.platform)
-    return one_line(", ".join(parts))
 
 
 def _cost(entry: Entry, machines: Interned) -> list[float | int | None]:

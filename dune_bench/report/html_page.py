@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,7 +18,7 @@ from dune_bench import __version__
 from dune_bench.errors import TaskError
 from dune_bench.report import html_table, html_teachers
 from dune_bench.report.board import Board
-from dune_bench.report.format import overlaps
+from dune_bench.report.format import FAILED_MEANS, NO_SPREAD_MEANS, has_no_spread, overlaps
 from dune_bench.report.html_data import (
     Detail,
     Encoders,
@@ -30,6 +30,7 @@ from dune_bench.report.html_data import (
 )
 from dune_bench.report.html_pictures import Pictures, read_pictures
 from dune_bench.report.teachers import StudentTable
+from dune_bench.results.schema import Metric
 from dune_bench.results.store import Refused
 
 MAX_BYTES = 20_000_000
@@ -115,7 +116,7 @@ def _assemble(
 ) -> str:
     style = "\n".join(map(_asset, STYLES))
     script = "(() => {\n'use strict';\n" + "\n".join(map(_asset, SCRIPTS)) + "})();\n"
-    left_out = [*_left_out(board), *_LEFT_OUT_OF_DATA[detail], *_some(pictures.left_out)]
+    left_out = [*board.not_shown(), *_LEFT_OUT_OF_DATA[detail], *_some(pictures.left_out)]
     return Template(_asset("page.html")).substitute(
         style_hash=_sha256(style),
         script_hash=_sha256(script),
@@ -126,7 +127,13 @@ def _assemble(
         overview=html_table.overview(board, encoders),
         teachers=html_teachers.section(students),
         teachers_link=html_teachers.LINK if students else "",
+        described_data=html_table.described_data(board),
+        described_encoders=html_table.described_encoders(board, encoders),
+        has_encoders=_unless(bool(board.descriptions.encoders)),
         measured=html_table.measured(board),
+        no_spread=_unless(has_no_spread(_metrics(board))),
+        no_spread_means=html_table.safe(NO_SPREAD_MEANS),
+        failed_means=html_table.safe(FAILED_MEANS),
         overlap=_unless(any(overlaps(e.result) for c in board.columns for e in c.entries)),
         missing=html_table.missing(board),
         has_missing=_unless(bool(board.missing)),
@@ -141,11 +148,8 @@ def _assemble(
     )
 
 
-def _left_out(board: Board) -> list[str]:
-    if not board.superseded:
-        return []
-    word = "result is" if board.superseded == 1 else "results are"
-    return [f"{board.superseded} older {word} replaced by a newer one of the same encoder and column"]
+def _metrics(board: Board) -> Iterator[Metric]:
+    return (m for column in board.columns for entry in column.entries for m in entry.result.metrics)
 
 
 def _refused(refused: Refused) -> str:

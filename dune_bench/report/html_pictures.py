@@ -20,7 +20,7 @@ from dune_bench.errors import UsageError
 from dune_bench.report.board import Board
 from dune_bench.report.format import column_name
 from dune_bench.report.html_data import Encoders
-from dune_bench.results.store import safe_name
+from dune_bench.results.store import safe_name, weights_folder
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PCA = "pca"
@@ -88,11 +88,12 @@ def _ambiguous(kind: str, folder: str, count: int) -> str:
 
 
 def _row_folders(encoders: Encoders) -> Mapping[str, tuple[int, ...]]:
-    """Folder name -> rows.  Two checkpoints of one name share a folder: nobody knows whose pictures."""
+    """Folder name -> rows.  In a folder without a digest, that two checkpoints of one name share, nobody
+    knows whose pictures are."""
     names: dict[str, tuple[int, ...]] = {}
     for place, result in enumerate(encoders.results):
-        folder = safe_name(result.label)
-        names[folder] = (*names.get(folder, ()), place)
+        for folder in {safe_name(result.label), weights_folder(result.label, result.encoder.digest)}:
+            names[folder] = (*names.get(folder, ()), place)
     return names
 
 

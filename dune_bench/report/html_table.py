@@ -6,19 +6,32 @@ Every text that comes from a result or a card goes through `safe`.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
-from dune_bench.report.board import Board, Column, Entry
-from dune_bench.report.format import column_name, heading, number, one_line, overlaps, qualifiers
+from dune_bench.report.board import Board, Column, Entry, encoder_identity
+from dune_bench.report.conditions import data_text
+from dune_bench.report.format import (
+    NO_SPREAD,
+    NO_SPREAD_MEANS,
+    column_name,
+    heading,
+    interval,
+    number,
+    one_line,
+    overlaps,
+    qualifiers,
+)
 from dune_bench.report.glossary import PROBES, explain, group_word
-from dune_bench.report.html_data import Encoders, splits
-from dune_bench.results.schema import Metric
+from dune_bench.report.html_data import Encoders
+from dune_bench.results.schema import Metric, Result
 
 ABSENT = (
     '<td tabindex="-1"><span class="absent" aria-hidden="true">·</span>'
     '<span class="sr">not measured</span></td>'
 )
 BEST = '<span class="best" title="best value of the column">●</span><span class="sr"> best </span>'
+_WHY_NO_SPREAD = f' title="{NO_SPREAD_MEANS}"'
 
 
 def safe(text: str) -> str:
@@ -40,7 +53,7 @@ def overview(board: Board, encoders: Encoders) -> str:
         values = "".join(
             _cell(own.get(place), own.get(place) is first) for own, first in zip(cells, best, strict=True)
         )
-        rows.append(f"<tr>{_row_head(place, label)}{values}</tr>")
+        rows.append(f"<tr>{_row_head(place, label, encoders.results[place])}{values}</tr>")
     head = "".join(map(_column_head, board.columns))
     return (
         '<thead><tr><th scope="col" aria-sort="none">'
@@ -57,20 +70,27 @@ def _best(column: Column) -> Entry | None:
     return first
 
 
-def _row_head(place: int, label: str) -> str:
+def _row_head(place: int, label: str, result: Result) -> str:
+    untrained = '<small class="brand">no weights</small>' if result.encoder.weights == "none" else ""
     return (
         f'<th scope="row"><label><input type="checkbox" tabindex="-1" data-encoder="{place}">'
-        f"{name(label)}</label></th>"
+        f"<span><bdi>{_breakable(label)}</bdi>{untrained}</span></label></th>"
     )
+
+
+def _breakable(text: str) -> str:
+    """A name that may end its line after a sign between its words, and nowhere else."""
+    return re.sub(r"(?<=[_@/])(?=\w)", "<wbr>", safe(text))
 
 
 def _column_head(column: Column) -> str:
     probe, *rest = column.task.id.split("/")
     extra = "".join(f'<span class="brand">{safe(text)}</span>' for text in _brands(column))
     parts = "".join(f"<small>{safe(part)}</small>" for part in rest)
+    metric = _breakable(re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", _primary_heading(column)))
     return (
         '<th scope="col" aria-sort="none"><button type="button" tabindex="-1">'
-        f'<b>{safe(probe)}</b>{parts}{extra}<span class="metric">{safe(_primary_heading(column))}</span>'
+        f'<b>{safe(probe)}</b>{parts}{extra}<span class="metric">{metric}</span>'
         "</button></th>"
     )
 
@@ -100,9 +120,8 @@ def _cell(entry: Entry | None, best: bool) -> str:
         text = f"<b>{text}</b>{BEST}"
     if overlaps(entry.result):
         text += '<span title="trained on data of this set">†</span>'
-    if primary is not None and primary.value is not None and primary.ci95 is not None:
-        low, high = (number(end, primary.unit) for end in primary.ci95)
-        text += f" <small>[{low}, {high}]</small>"
+    if primary is not None and (brackets := interval(primary)):
+        text += f" <small{_WHY_NO_SPREAD if brackets == NO_SPREAD else ''}>{brackets}</small>"
     if primary is not None and primary.n_failed:
         text += f" <small>{primary.n_failed} failed</small>"
     return f'<td><button type="button" tabindex="-1">{text}</button></td>'
@@ -110,10 +129,26 @@ def _cell(entry: Entry | None, best: bool) -> str:
 
 def measured(board: Board) -> str:
     """One row a column: what is asked, of which data, and how it is counted."""
-    return "\n".join(_measured_row(column) for column in board.columns)
+    return "\n".join(_measured_row(board, column) for column in board.columns)
 
 
-def _measured_row(column: Column) -> str:
+def described_data(board: Board) -> str:
+    """A paragraph for each set of data that describes itself."""
+    return "\n".join(
+        f"<p><b>The data.</b> {name(data)}: {safe(text)}.</p>"
+        for data, text in board.descriptions.datasets.items()
+    )
+
+
+def described_encoders(board: Board, encoders: Encoders) -> str:
+    """A list of the encoders that a card describes."""
+    known = zip(encoders.labels, encoders.results, strict=True)
+    of = board.descriptions.encoders
+    texts = [(label, of.get(encoder_identity(result), "")) for label, result in known]
+    return "\n".join(f"<dt>{name(label)}</dt><dd>{safe(text)}</dd>" for label, text in texts if text)
+
+
+def _measured_row(board: Board, column: Column) -> str:
     task, primary = column.task, primary_metric(column)
     question = PROBES.get(task.probe, f"Probe {task.probe}: see its own documentation.")
     if primary is None:
@@ -121,16 +156,15 @@ def _measured_row(column: Column) -> str:
     else:
         direction = "higher is better" if primary.higher_is_better else "lower is better"
         meaning = f"{explain(primary.id) or 'No description is known'}. {direction.capitalize()}."
-    cells = (name(column.name), safe(question), safe(_primary_heading(column)), safe(meaning), _size(column))
-    first, *rest = cells
-    return f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
+    rest = (safe(question), safe(_primary_heading(column)), safe(meaning), _size(board, column))
+    cells = "".join(f"<td>{cell}</td>" for cell in rest)
+    return f'<tr><th scope="row">{name(column.name)}</th>{cells}</tr>'
 
 
-def _size(column: Column) -> str:
-    task = column.task
-    text = safe(f"{task.dataset}: {splits(column)}")
+def _size(board: Board, column: Column) -> str:
+    text = safe(data_text(board, column))
     if not any(m.ci95 for entry in column.entries for m in entry.result.metrics):
-        text += f"; <b>no intervals</b> (too few {group_word(task.dataset)})"
+        text += f"; <b>no intervals</b> (too few {group_word(column.task.dataset)})"
     return text
 
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dune_bench.report.board import Board, Column
-from dune_bench.report.format import column_name, escape, heading, overlaps, with_interval
+from dune_bench.report.conditions import data_text
+from dune_bench.report.format import (
+    FAILED_MEANS,
+    NO_SPREAD,
+    NO_SPREAD_MEANS,
+    column_name,
+    escape,
+    has_no_spread,
+    heading,
+    overlaps,
+    with_interval,
+)
 from dune_bench.results.schema import Json, Result, TaskInfo
 
 
@@ -15,7 +26,9 @@ def markdown(board: Board) -> str:
     if board.columns:
         parts += ["## Primary metrics", _overview(board)]
         for column in board.columns:
-            parts += [f"## {escape(column.name)}", _task_table(board, column), _conditions(column)]
+            parts += [f"## {escape(column.name)}", _task_table(board, column), _conditions(board, column)]
+        if described := _encoders(board):
+            parts += ["## Encoders", described]
     if board.missing:
         parts += ["## Not measured", _missing(board)]
     if board.refused:
@@ -33,8 +46,13 @@ def _intro(board: Board) -> str:
     ]
     if any(overlaps(entry.result) for column in board.columns for entry in column.entries):
         lines.append("† the encoder was trained on data of this set, by its card.")
-    if board.superseded:
-        lines.append(f"{board.superseded} older results of the same encoder and column are left out.")
+    metrics = [metric for c in board.columns for entry in c.entries for metric in entry.result.metrics]
+    if has_no_spread(metrics):
+        lines.append(f"{NO_SPREAD} {NO_SPREAD_MEANS}.")
+    if any(metric.n_failed for metric in metrics):
+        lines.append(f"(n failed): {FAILED_MEANS}.")
+    lines += [f"{escape(data)}: {escape(text)}." for data, text in board.descriptions.datasets.items()]
+    lines += [f"{escape(line)}." for line in board.not_shown()]
     return "\n".join(lines)
 
 
@@ -84,13 +102,19 @@ def _task_table(board: Board, column: Column) -> str:
     return _table(["encoder", *(escape(heading(metric)) for metric in metrics), "view"], rows)
 
 
-def _conditions(column: Column) -> str:
+def _encoders(board: Board) -> str:
+    """What the cards say of the encoders."""
+    texts = sorted((board.labels[identity], text) for identity, text in board.descriptions.encoders.items())
+    return "\n".join(f"- {escape(label)}: {escape(text)}" for label, text in texts)
+
+
+def _conditions(board: Board, column: Column) -> str:
     """What holds for the whole column, in one paragraph."""
     task = column.task
     results = [entry.result for entry in column.entries]
     facts = [
         f"Input: {_pairs(task.input)}.",
-        f"Data: {escape(task.dataset)}, {_splits(task)}.",
+        f"Data: {escape(data_text(board, column))}{_fingerprints(task)}.",
         f"Protocol {escape(task.protocol)}, fingerprint {task.protocol_fingerprint[:12]}.",
         f"Computed with dune-bench {_distinct(r.provenance.dune_bench for r in results)}, "
         f"torch {_distinct(r.provenance.torch for r in results)}, "
@@ -105,14 +129,9 @@ def _pairs(content: Mapping[str, Json]) -> str:
     return ", ".join(f"{escape(k)} {escape(str(v))}" for k, v in sorted(content.items()) if v is not None)
 
 
-def _splits(task: TaskInfo) -> str:
-    def size(split: str) -> str:
-        groups = f" in {task.groups[split]} groups" if split in task.groups else ""
-        return f"{escape(split)} {task.split_sizes[split]} samples{groups}"
-
-    sizes = ", ".join(size(split) for split in sorted(task.split_sizes)) or "sizes not recorded"
+def _fingerprints(task: TaskInfo) -> str:
     prints = ", ".join(f"{escape(s)} {f[:12]}" for s, f in sorted(task.dataset_fingerprints.items()))
-    return f"{sizes}; fingerprints: {prints}" if prints else sizes
+    return f"; fingerprints: {prints}" if prints else ""
 
 
 def _distinct(values: Iterable[str]) -> str:

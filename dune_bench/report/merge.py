@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dune_bench.errors import TaskError, UsageError
+from dune_bench.errors import UnavailableError
 from dune_bench.registry.lookup import Registry
+from dune_bench.report.check import RECOMPUTED, Checker
 from dune_bench.report.select import Found
 from dune_bench.results.schema import Result
 from dune_bench.results.store import Refused, ResultStore
@@ -25,40 +26,50 @@ class Merged:
     notes: tuple[str, ...]
 
 
-def merge(runs: Path, also: Sequence[Path], registry: Registry) -> Merged:
+def merge(runs: Path, also: Sequence[Path], registry: Registry, *, verify: bool = False) -> Merged:
     """The results below `runs` with those below each folder of `also`, in that order.
 
-    A foreign result is taken if its file is valid, its statistics are unchanged since the run, the card of
-    its task here declares the same protocol, its data are those that the results before it were made on,
-    and no result of the same identity is there already.  Else it is refused, with the reason.
-    Raises UsageError for a folder without results.
+    A result is taken if its file is valid, its statistics are unchanged since the run, and they give the
+    value that it states (of more than 1000 results that is recomputed with `verify` only); a foreign one
+    if also the card of its task here declares the same protocol, its data are those that the results
+    before it were made on, and no other result of the same identity is there already.  Else it is refused,
+    with the reason.  Copies of a result that is there, `runs` itself among them, are counted in one note a
+    folder.  Raises UnavailableError for a folder without results.
     """
-    found, refused = ResultStore(runs).load()
+    for folder in also:
+        if not ResultStore(folder).root.is_dir():
+            raise UnavailableError(f"--also {folder}: no results/ in it: name a runs folder")
+    loaded = [ResultStore(folder).load() for folder in (runs, *also)]
+    checker = Checker(registry, recompute=verify or sum(len(good) for good, _ in loaded) <= RECOMPUTED)
+    own = checker.check(loaded[0][0], ResultStore(runs))
+    found, refused = list(own.found), [*loaded[0][1], *own.refused]
     notes: list[str] = []
     data: Data = {}
     for _, result in found:
         _learn(data, result)
     if also and not data:
         notes.append(f"{runs} has no measured result: data fingerprints are held against the first of --also")
-    keys = {r.key: path.relative_to(runs).as_posix() for path, r in found if r.status == "ok"}
-    for folder in also:
-        store = ResultStore(folder)
-        if not store.root.is_dir():
-            raise UsageError(f"--also {folder}: no results/ in it: name a runs folder")
-        good, bad = store.load()
-        prefix = _shown(folder)
+    taken = {r.key: (path.relative_to(runs).as_posix(), r) for path, r in found if r.status == "ok"}
+    for folder, (good, bad) in zip(also, loaded[1:], strict=True):
+        store, prefix, copies = ResultStore(folder), _shown(folder), 0
         refused += [Refused(entry.path, f"{prefix}/{entry.reason}") for entry in bad]
         for path, result in good:
+            if result.key in taken and result == taken[result.key][1]:
+                copies += 1
+                continue
             name = f"{prefix}/{path.relative_to(folder).as_posix()}"
-            reason = _reason(path, result, store, registry, data, keys)
+            reason = _reason(result, registry, data, taken) or checker.reason(path, result, store)
             if reason is not None:
                 refused.append(Refused(path, f"{name}: {reason}"))
                 continue
             found.append((path, result))
             _learn(data, result)
             if result.status == "ok":
-                keys[result.key] = name
-    return Merged(tuple(found), tuple(refused), tuple(notes))
+                taken[result.key] = (name, result)
+        if copies:
+            word = "result is" if copies == 1 else "results are"
+            notes.append(f"--also {prefix}: {copies} {word} here already, the same to the last digit")
+    return Merged(tuple(found), tuple(refused), (*notes, *checker.notes()))
 
 
 def _shown(folder: Path) -> str:
@@ -81,9 +92,10 @@ def _data(result: Result) -> Data:
 
 
 def _reason(
-    path: Path, result: Result, store: ResultStore, registry: Registry, data: Data, keys: dict[str, str]
+    result: Result, registry: Registry, data: Data, taken: Mapping[str, tuple[str, Result]]
 ) -> str | None:
-    """Why a foreign result is not taken, or None.  keys: result key -> where it is, as reports say it."""
+    """Why a foreign result does not belong here, or None.  taken: those that are, by key, with their
+    places as reports say them."""
     if result.task.id not in registry.tasks:
         return f"no card of task {result.task.id} here: name its folder with --include"
     if result.status != "ok":
@@ -98,10 +110,6 @@ def _reason(
         known = data.get(name, fingerprint)
         if known != fingerprint:
             return f"other data: {name[0]} is {fingerprint[:7]}, results before it have {known[:7]}"
-    if result.key in keys:
-        return f"the same identity is there already: {keys[result.key]}"
-    try:
-        store.arrays(path, result)
-    except TaskError as error:
-        return str(error).replace(f"{path.parent}/", "")
+    if result.key in taken:
+        return f"the same identity is there already: {taken[result.key][0]}"
     return None

@@ -60,7 +60,11 @@ class _Folder:
 
     def measured(self, item: Found) -> Measured:
         """Raises NotComparableError, also if the statistics are missing, damaged or edited."""
-        return measure(item[1], self.arrays(item), self.reducer)
+        arrays = self.arrays(item)
+        try:
+            return measure(item[1], arrays, self.reducer)
+        except NotComparableError as error:
+            raise NotComparableError(f"{item[1].label}: {error}") from error
 
     def arrays(self, item: Found) -> Arrays:
         path, result = item
@@ -75,10 +79,13 @@ def compare_runs(
 ) -> Comparison:
     """Second against first on every task that both have, or on those that `tasks` select.
 
-    Raises UnavailableError if there is none, with the reasons; UsageError for a wrong name.
+    Raises UnavailableError if there is none, with the reasons; UsageError for a wrong name, also of tasks.
     """
     folder = _Folder(runs, registry)
     a, b = folder.choose(first), folder.choose(second)
+    known = {result.task.id: result.task for result in (*a.all, *b.all)}
+    if not any(selected(task, tasks) for task in known.values()):
+        raise UsageError(f"--tasks {','.join(tasks)}: neither has any of them, there are {', '.join(known)}")
     if a.results and [path for path, _ in a.results] == [path for path, _ in b.results]:
         raise UsageError(f"{first} and {second} are the same results: tell checkpoints apart by NAME@DIGEST")
     compared, left_out = [], _left_out(a, b, folder.refused, tasks)
@@ -114,6 +121,8 @@ def selected(task: TaskInfo, patterns: Sequence[str]) -> bool:
 
 def _partner(result: Result, other: Checkpoint) -> Found:
     """The other's result of the same column.  Raises NotComparableError with the nearest miss."""
+    if result.primary is None:
+        raise NotComparableError(f"{result.label}: the result has no primary metric")
     nearest = None
     for item in other.results:
         reason = mismatch(result, item[1])
@@ -131,7 +140,10 @@ def _left_out(
     a: Checkpoint, b: Checkpoint, refused: Sequence[Refused], tasks: Sequence[str]
 ) -> list[LeftOut]:
     """What one has and the other has not, failed attempts, and files that cannot be read."""
-    found = [LeftOut(str(entry.path.name), entry.reason) for entry in refused]
+    found = []
+    for entry in refused:
+        file, _, reason = entry.reason.partition(": ")
+        found.append(LeftOut(file, reason))
     have = {result.task.id for _, result in a.results} | {result.task.id for result, _ in a.gone}
     for result, reason in a.gone:
         if selected(result.task, tasks):
@@ -172,12 +184,24 @@ def _held(candidate: Checkpoint, folder: _Folder, against: Baseline, tasks: Sequ
         for _, result in candidate.results
         if result.task.id not in known_tasks and selected(result.task, tasks)
     ]
-    if candidate.encoder.digest and candidate.encoder.digest == against.encoder.digest:
+    stale = _stale(candidate, [result for result, _ in pairs])
+    if stale:
+        said.append("these are the baseline's own results: `dune-bench run` measures the weights of now")
+    elif candidate.encoder.digest and candidate.encoder.digest == against.encoder.digest:
         said.append("the weights are the baseline's own: this checks code and machine, not a checkpoint")
     if candidate.encoder.id != against.encoder.id:
         said.append(f"the baseline is of another encoder, {against.label}")
     said += [f"file refused: {entry.reason}" for entry in folder.refused]
-    return Gate(candidate.label, candidate.encoder, against, tuple(checks), tuple(said))
+    measured = max(result.provenance.started for result in candidate.all)
+    return Gate(candidate.label, candidate.encoder, against, tuple(checks), measured, stale, tuple(said))
+
+
+def _stale(candidate: Checkpoint, before: Sequence[Result]) -> bool:
+    """Whether every result that a gate would check is one of the baseline's."""
+    old = {(result.key, result.provenance.started) for result in before}
+    tasks = {result.task.id for result in before}
+    now = [result for result in candidate.all if result.task.id in tasks]
+    return all((result.key, result.provenance.started) in old for result in now) and bool(now)
 
 
 def _check(result: Result, arrays: Arrays, candidate: Checkpoint, folder: _Folder, tests: int) -> Check:

@@ -6,7 +6,6 @@ Figures are made without pyplot: no state outlives them.  The same board gives t
 from __future__ import annotations
 
 import io
-from collections import defaultdict
 from collections.abc import Iterator
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,10 +13,11 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from dune_bench.errors import UnavailableError
-from dune_bench.report.board import Board, encoder_identity
+from dune_bench.report.board import Board
 from dune_bench.report.plot_column import draw_column
 from dune_bench.report.plot_radar import MOST_AXES, draw_radar, radar_axes
-from dune_bench.report.plot_style import DPI, MOST_STYLED, styles
+from dune_bench.report.plot_style import DPI, styles
+from dune_bench.report.shown import shown_encoders
 from dune_bench.results.store import safe_name
 
 _NO_DATE = {"CreationDate": None, "Producer": None, "Creator": None}
@@ -57,14 +57,3 @@ def _drawn(board: Board) -> Iterator[tuple[str, Figure]]:
             count += 1
     if not count:
         raise UnavailableError("no result has a primary metric to plot: --format md lists what there is")
-
-
-def shown_encoders(board: Board) -> list[str]:
-    """Identities of the encoders with a colour of their own: those of the most columns, and among
-    equals those that stand higher in them on average.  A choice for a picture, not a ranking."""
-    places: dict[str, list[float]] = defaultdict(list)
-    for column in board.columns:
-        for place, entry in enumerate(column.entries):
-            places[encoder_identity(entry.result)].append(place / len(column.entries))
-    order = sorted(places, key=lambda e: (-len(places[e]), sum(places[e]) / len(places[e]), board.labels[e]))
-    return order[:MOST_STYLED]

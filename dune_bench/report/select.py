@@ -15,6 +15,10 @@ from dune_bench.results.store import Refused
 Found = tuple[Path, Result]
 
 
+class UnknownNameError(UsageError):
+    """A runs folder has results, but none of that encoder or checkpoint."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The results of one encoder with one set of weights.
@@ -30,6 +34,11 @@ class Checkpoint:
     gone: tuple[tuple[Result, str], ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def all(self) -> tuple[Result, ...]:
+        """Those that count and those that do not."""
+        return (*(result for _, result in self.results), *(result for result, _ in self.gone))
+
 
 def choose(found: Sequence[Found], name: str, runs: Path, refused: Sequence[Refused] = ()) -> Checkpoint:
     """The checkpoint that `NAME` or `NAME@DIGEST` means.
@@ -40,7 +49,8 @@ def choose(found: Sequence[Found], name: str, runs: Path, refused: Sequence[Refu
     others.
     A task whose newest attempt failed does not fall back on an older result: that would be of the
     checkpoint before.
-    Raises UnavailableError if there is none, UsageError if several digests begin so.
+    Raises UnavailableError for a folder without results, UnknownNameError for a name or digest that it does
+    not have, UsageError if several digests begin so.
     """
     own = _named(found, name.partition("@")[0], runs, refused)
     good = [item for item in own if item[1].status == "ok"]
@@ -50,7 +60,7 @@ def choose(found: Sequence[Found], name: str, runs: Path, refused: Sequence[Refu
         hits = [key for key in checkpoints if (key[1] or "").startswith(wanted)]
         if not hits:
             known = ", ".join(sorted({(key[1] or "none")[:7] for key in checkpoints})) or "none is ok"
-            raise UnavailableError(f"{runs}: no result of {name}: the digests are {known}")
+            raise UnknownNameError(f"{runs}: no result of {name}: the digests are {known}")
         if len(hits) > 1:
             raise UsageError(f"{name}: {len(hits)} digests begin so: give more digits")
         return _checkpoint(checkpoints[hits[0]], (), ())
@@ -80,8 +90,10 @@ def _named(found: Sequence[Found], name: str, runs: Path, refused: Sequence[Refu
     real = [item for item in own if item[1].encoder.weights != "random"]
     if not own:
         names = sorted({result.encoder.id for _, result in found})
-        unreadable = f"; {len(refused)} files cannot be read: {refused[0].reason}" if refused else ""
-        raise UnavailableError(f"no results of {name!r} in {runs}{did_you_mean(name, names)}{unreadable}")
+        text = f"no results of {name!r} in {runs}{did_you_mean(name, names)}"
+        if refused:  # one of them may be what is meant
+            raise UnavailableError(f"{text}; {len(refused)} files cannot be read: {refused[0].reason}")
+        raise UnknownNameError(text)
     if exact:
         # A failed attempt may not know how its weights would have come: it has the plain label.
         random = exact[0][1].encoder.weights == "random"

@@ -11,7 +11,7 @@ from dune_bench.report.board import Board, Column
 from dune_bench.report.format import column_name
 from dune_bench.report.paired import reducer_of
 from dune_bench.report.ranks import RANDOM, MeanRank, mean_ranks
-from dune_bench.report.select import Checkpoint, Found, choose
+from dune_bench.report.select import Checkpoint, Found, UnknownNameError, choose
 from dune_bench.results.compare import LeftOut, TaskComparison, adjusted, compare_task
 from dune_bench.results.measured import Measured, NotComparableError, Reducer, measure, mismatch
 from dune_bench.results.schema import Result, TaskInfo
@@ -65,7 +65,7 @@ def student_tables(
     """A table for every encoder of the board whose card names teachers.
 
     panel: encoders that the mean rank is over; by default the student, its teachers and RANDOM.
-    Raises UnavailableError if no encoder has teachers.
+    Raises UnavailableError if no encoder has teachers: there is no table then.
     """
     students = {
         entry.result.label: entry.result.encoder.id
@@ -131,7 +131,7 @@ def _against(
     """Every task that a teacher shares with the student, and what it does not share."""
     try:
         other = bench.choose(teacher)
-    except UnavailableError:
+    except UnknownNameError:
         return [], [LeftOut("all tasks", f"{teacher}: not measured")]
     if other.encoder.weights == "random":
         return [], [LeftOut("all tasks", f"{teacher}: measured with random weights only: no teacher")]

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from dune_bench.report.format import column_name, escape, heading, number, overlaps, with_interval
+from dune_bench.report.grid import p_text
 from dune_bench.report.reference import PublishedRow, published, tables_of
 from dune_bench.report.teachers import Against, StudentTable, TaskRow
 from dune_bench.results.schema import Result
@@ -21,8 +22,9 @@ CSV_COLUMNS = (
 MARKS = {"better": " ▲", "worse": " ▼"}
 LEGEND = (
     "Differences are student − teacher on the same samples, with 95 % intervals (paired bootstrap over the "
-    "data's groups). ▲ the student is better, ▼ worse: the interval excludes 0. p is adjusted over a "
-    "teacher's tasks (Holm). Bold: the best measured teacher of the task, chosen by these same numbers. "
+    "data's groups). ▲ the student is better, ▼ worse: the interval excludes 0 and p is below 0.05. p is "
+    "adjusted over a teacher's tasks (Holm). Bold: the best measured teacher of the task, chosen by these "
+    "same numbers. "
     "Retention is (student − random) / (teacher − random): 1 is the teacher's level, 0 that of random "
     "features. † trained on data of this set, by its card."
 )
@@ -50,7 +52,7 @@ def _teacher(row: TaskRow, against: Against) -> list[str]:
         against.teacher.label + _mark(against.teacher) + (" (best)" if against.best else ""),
         number(comparison.first, unit),
         _difference(against),
-        "–" if comparison.p_holm is None else _p(comparison.p_holm, comparison.difference.p_is_bound),
+        "–" if comparison.p_holm is None else p_text(comparison.p_holm, comparison.difference.p_is_bound),
         f"undefined: {against.why_not}" if against.retention is None else _retained(row, against.retention),
     ]
 
@@ -67,10 +69,6 @@ def _difference(against: Against) -> str:
 
 def _signed(value: float, unit: str) -> str:
     return ("+" if value > 0 else "") + number(value, unit)
-
-
-def _p(value: float, bound: bool) -> str:
-    return f"{'< ' if bound else ''}{value:.2g}"
 
 
 def _retained(row: TaskRow, value: float) -> str:

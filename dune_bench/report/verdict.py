@@ -53,7 +53,7 @@ def junit(gate: Gate) -> str:
         failures=str(gate.count("regressed")),
         errors=str(gate.count("not comparable")),
         skipped="0",
-        timestamp=gate.baseline.written,
+        timestamp=gate.measured,
     )
     for check in gate.checks:
         case = ElementTree.SubElement(
@@ -64,7 +64,9 @@ def junit(gate: Gate) -> str:
         elif check.verdict == "not comparable":
             ElementTree.SubElement(case, "error", message=_xml(sentence(check)), type="not comparable")
         else:
-            ElementTree.SubElement(case, "system-out").text = _xml(sentence(check))
+            said = f"{sentence(check)}; {gate.remark}" if gate.remark else sentence(check)
+            ElementTree.SubElement(case, "system-out").text = _xml(said)
+    ElementTree.SubElement(suite, "system-out").text = _xml(_title(gate))
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
 
@@ -75,6 +77,8 @@ def json_text(gate: Gate) -> str:
     content = {
         "gate": FORMAT,
         "verdict": gate.verdict,
+        "title": _title(gate),
+        "stale": gate.stale,
         "exit_code": int(gate.exit_code),
         "encoder": {
             "label": gate.label,
@@ -112,7 +116,7 @@ def sentence(check: Check) -> str:
 def _title(gate: Gate) -> str:
     counts = [f"{gate.count(v)} {v}" for v in ("regressed", "not comparable") if gate.count(v)]
     detail = f" ({', '.join(counts)} of {len(gate.checks)})" if counts else ""
-    return f"{gate.label}: {gate.verdict}{detail}"
+    return f"{gate.label}: {gate.verdict}{detail}{': ' if gate.remark else ''}{gate.remark}"
 
 
 def _against(gate: Gate) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dune_bench.errors import UnavailableError, UsageError
+from dune_bench.errors import ExitCode, UnavailableError, UsageError
 from dune_bench.registry.lookup import load_registry
 from dune_bench.registry.suggest import did_you_mean
 from dune_bench.report.board import Board, make_board
+from dune_bench.report.describe import described
 from dune_bench.report.html_page import html_page
 from dune_bench.report.latex import leaderboard_latex, teachers_latex
 from dune_bench.report.markdown import markdown
@@ -34,10 +35,12 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Written:
-    """The files written, and what the user should know (refused files, pictures left out)."""
+    """The files written, and what the user should know (refused files, pictures left out).  exit_code: 3 if
+    the tables against the teachers, which were asked for, could not be made."""
 
     paths: tuple[Path, ...]
     notes: tuple[str, ...]
+    exit_code: ExitCode = ExitCode.OK
 
 
 def _md(board: Board, panels: Path | None, students: Students) -> Rendered:
@@ -96,12 +99,7 @@ TEACHERS: dict[str, tuple[str, Callable[[Sequence[StudentTable]], str]]] = {
 
 def read_board(runs: Path) -> Board:
     """The board of a runs folder.  Raises UnavailableError if there is no result below it."""
-    return _board(_own(runs), runs)
-
-
-def _own(runs: Path) -> Merged:
-    found, refused = ResultStore(runs).load()
-    return Merged(tuple(found), tuple(refused), ())
+    return _board(merge(runs, (), load_registry()), runs)
 
 
 def _board(merged: Merged, runs: Path) -> Board:
@@ -122,13 +120,16 @@ def write_leaderboard(
     teachers: bool = False,
     panel: Sequence[str] = (),
     include: Sequence[Path] = (),
+    verify: bool = False,
+    announce: Callable[[str], object] = lambda text: None,
 ) -> Written:
     """Writes the leaderboard into `out` in each format, each file atomically.
 
     panels: folder of pictures for the HTML page; by default that of the runs folder, if it is there.
     also: runs folders of other machines, checked and merged.  teachers: writes the tables of students
     against their teachers too; panel: the encoders that their mean rank is over.  include: folders with
-    further cards.
+    further cards.  verify: recomputes the values of any number of results.  announce: told what is being
+    done.
     Raises UsageError for an unknown format or a folder of pictures that is none, UnavailableError if
     there is nothing to report, TaskError if a file cannot be written.
     """
@@ -139,18 +140,24 @@ def write_leaderboard(
         raise UsageError("--panel goes with --teachers: it names the encoders of the mean rank")
     if teachers and not set(formats) & {*TEACHERS, "html"}:
         raise UsageError(f"--teachers has no {', '.join(formats)}: add one of {', '.join(TEACHERS)}, html")
-    needs_cards = teachers or also or include
-    registry = load_registry(tuple(include)) if needs_cards else None
-    merged = merge(runs, also, registry) if registry else _own(runs)
-    board = _board(merged, runs)
+    registry = load_registry(tuple(include))
+    announce("checking the results")
+    merged = merge(runs, also, registry, verify=verify)
+    board = described(_board(merged, runs), registry)
     if panels is None and (runs / PANELS).is_dir():
         panels = runs / PANELS
-    students: Students = ()
-    if teachers and registry:
-        students = student_tables(merged.found, board, ResultStore(runs), registry, panel)
     files: dict[str, bytes] = {}
     notes = [*merged.notes, *(f"left out: {refused.reason}" for refused in board.refused)]
+    students: Students = ()
+    code = ExitCode.OK
+    if teachers:
+        try:
+            students = student_tables(merged.found, board, ResultStore(runs), registry, panel)
+        except UnavailableError as error:  # the leaderboard itself needs no teacher
+            notes.append(str(error))
+            code = error.exit_code
     for name in dict.fromkeys(formats):
+        announce(f"writing {name}")
         rendered = FORMATS[name](board, panels, students)
         notes += rendered.notes
         files |= rendered.files
@@ -158,4 +165,4 @@ def write_leaderboard(
         files |= {file: text(students).encode() for n, (file, text) in TEACHERS.items() if n in formats}
     for file, content in files.items():
         write_atomic(out / file, content)
-    return Written(tuple(out / file for file in files), tuple(notes))
+    return Written(tuple(out / file for file in files), tuple(notes), code)

@@ -12,6 +12,8 @@ from dune_bench.results.schema import EncoderInfo, Metric, TaskInfo
 from dune_bench.results.stats import RESAMPLES, Estimate, holm
 
 WORST = 10
+FALSE_VERDICTS = 0.05
+"""Probability of any wrong `better` or `worse` in a comparison, over all its tasks."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,16 @@ class TaskComparison:
 
     @property
     def outcome(self) -> str:
-        """`better` or `worse` (the second than the first) if the 95 % interval excludes 0, `undecided`
-        if it does not, `no interval` where there are too few groups."""
+        """`better` or `worse` (the second than the first) if the 95 % interval excludes 0 and the adjusted
+        p-value is below 0.05; `not after Holm` if the interval alone says so; `undecided` if it holds 0;
+        `no interval` where there are too few groups."""
         if self.difference.ci95 is None:
             return "no interval"
         low, high = self.difference.ci95
         if low <= 0.0 <= high:
             return "undecided"
+        if self.p_holm is None or self.p_holm >= FALSE_VERDICTS:
+            return "not after Holm"
         return "better" if (low > 0.0) == self.metric.higher_is_better else "worse"
 
 

@@ -62,12 +62,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Gate:
-    """The verdict on an encoder.  label, encoder: what was checked."""
+    """The verdict on an encoder.
+
+    label, encoder: what was checked.  measured: start of its newest run, UTC, ISO 8601.  stale: every
+    result checked is the baseline's own, so that nothing new was measured.
+    """
 
     label: str
     encoder: EncoderInfo
     baseline: Baseline
     checks: tuple[Check, ...]
+    measured: str
+    stale: bool
     notices: tuple[str, ...] = ()
 
     @property
@@ -81,6 +87,15 @@ class Gate:
         """In words."""
         words = {ExitCode.OK: "passed", ExitCode.FAILED: "regressed", ExitCode.UNAVAILABLE: "not comparable"}
         return words[self.exit_code]
+
+    @property
+    def remark(self) -> str:
+        """What a verdict on the baseline's own weights does not say; empty for other weights."""
+        if self.stale:
+            return "the same weights as the baseline's, nothing new was measured"
+        if self.encoder.digest is not None and self.encoder.digest == self.baseline.encoder.digest:
+            return "the same weights as the baseline's, measured again"
+        return ""
 
     def count(self, verdict: Verdict) -> int:
         return sum(check.verdict == verdict for check in self.checks)

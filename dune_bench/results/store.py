@@ -7,6 +7,7 @@ other weights, data, protocols or limits live side by side.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -47,7 +48,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         Path(name).replace(path)
     except OSError as error:
         Path(name).unlink(missing_ok=True)
-        raise TaskError(f"cannot write {path}: {error.strerror}: free space and run again") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = ": free space and run again" if full else ""
+        raise TaskError(f"cannot write {path}: {error.strerror}{advice}") from error
 
 
 def safe_name(name: str) -> str:
@@ -61,6 +64,11 @@ def safe_name(name: str) -> str:
     if safe != plain or len(safe) > 120 or not safe:
         safe = f"{safe[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return safe
+
+
+def weights_folder(label: str, digest: str | None) -> str:
+    """Folder of the pictures of one of several checkpoints that share a label."""
+    return safe_name(label) + ("" if digest is None else f"@{digest[:7]}")
 
 
 def pack_arrays(arrays: Arrays) -> bytes:
@@ -129,14 +137,28 @@ class ResultStore:
 
     def read(self, path: Path) -> Result:
         """One result file.  Raises TaskError naming it."""
+        text = ""
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            text = path.read_text(encoding="utf-8")
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+            what = "it is cut short" if cut else f"line {error.lineno}, column {error.colno}: {error.msg}"
+            raise TaskError(f"{path}: not readable as JSON: {what}") from error
+        except (OSError, UnicodeDecodeError, RecursionError) as error:
             raise TaskError(f"{path}: not readable as JSON: {error}") from error
         return parse_result(raw, str(path))
 
     def arrays(self, path: Path, result: Result) -> dict[str, NDArray[Any]]:
         """The per-sample statistics of a result, checked against their hash.  Raises TaskError."""
+        with np.load(io.BytesIO(self._packed(path, result)), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+    def check_arrays(self, path: Path, result: Result) -> None:
+        """Raises TaskError if the statistics are missing or not those of the run; does not unpack them."""
+        self._packed(path, result)
+
+    def _packed(self, path: Path, result: Result) -> bytes:
         if result.samples is None:
             raise TaskError(f"{path}: has no per-sample statistics (status {result.status})")
         file = path.parent / Path(result.samples.file).name
@@ -146,8 +168,7 @@ class ResultStore:
             raise TaskError(f"{file}: cannot read the per-sample statistics: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != result.samples.sha256:
             raise TaskError(f"{file}: changed after the run (sha256 differs from {path.name}): run again")
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return data
 
     def files(self) -> Iterator[Path]:
         yield from sorted(self.root.glob("*/*.json"))

@@ -23,7 +23,10 @@ def draw_missing(missing: Missing, where: RunRequest, ui: RunUI) -> Iterator[Pan
     """
     try:
         request = PanelRequest(
-            _as_measured(missing, where), samples=missing.samples, digest=missing.side.encoder.digest
+            _as_measured(missing, where),
+            samples=missing.samples,
+            folder=missing.folder,
+            digest=missing.side.encoder.digest,
         )
         yield from make_panels(request, ui)
     except BenchError as error:

@@ -41,8 +41,8 @@ class PanelRequest:
     run: one encoder and its tasks, with a run's options.  samples: how many, or which (ids and globs).
     pick: how so many are chosen, None for `spread` where a result is stored and `even` elsewhere.
     photographs: files to show instead of the data's samples.  fov_deg: their horizontal field of view.
-    out: folder of the files, None for `panels` in the runs folder.  digest: that of the weights, if
-    pictures of any others would be wrong.
+    out: folder of the files, None for `panels` in the runs folder.  folder: that of the encoder in it, None
+    for its label.  digest: that of the weights, if pictures of any others would be wrong.
     """
 
     run: RunRequest
@@ -51,6 +51,7 @@ class PanelRequest:
     photographs: tuple[Path, ...] = ()
     fov_deg: float = 60.0
     out: Path | None = None
+    folder: str | None = None
     digest: str | None = None
 
 
@@ -86,7 +87,10 @@ def make_panels(
     facts = facts_of(encoder)
     if request.digest not in (None, facts.digest):
         now, wanted = (facts.digest or "none")[:7], str(request.digest)[:7]
-        raise UnavailableError(f"{encoder.id}: its weights are {now} now, the result is of {wanted}")
+        raise UnavailableError(
+            f"{encoder.id}: its weights are {now} now, the result is of {wanted}: put those back and draw "
+            "again, what is drawn stays"
+        )
     keys = _Chosen(
         plan.encoders[0],
         facts,
@@ -268,7 +272,7 @@ class _Session:
         self, shown: Shown, node: TaskNode, keys: _Chosen, png: bytes, scenes: dict[str, bytes]
     ) -> tuple[Path, ...]:
         out = self.request.out or self.request.run.runs / "panels"
-        folder = out / safe_name(shown.encoder) / safe_name(shown.task)
+        folder = out / (self.request.folder or safe_name(shown.encoder)) / safe_name(shown.task)
         name = safe_name(shown.sample.id)
         files = {folder / f"{name}.png": png}
         files |= {folder / f"{name}.{suffix}": content for suffix, content in scenes.items()}

@@ -120,7 +120,40 @@ def test_an_empty_folder_and_an_unknown_name_are_one_line(command: Command) -> N
     assert "no results in runs" in command("compare", "a", "b").error
     two()
     answer = command("compare", "a", "bb")
-    assert (answer.code, "did you mean" in answer.error) == (3, True)
+    assert (answer.code, "did you mean" in answer.error) == (2, True)
+    answer = command("compare", "a", "b", "--tasks", "nope")
+    assert answer.code == 2
+    assert f"--tasks nope: neither has any of them, there are {task_of('depth')}" in answer.error
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [(".", "is a folder, name a file"), ("none/x.html", "no folder")]
+)
+def test_a_bad_page_path_is_usage_and_makes_no_folder(command: Command, path: str, reason: str) -> None:
+    two()
+    answer = command("compare", "a", "b", "--html", path)
+    assert answer.code == 2
+    assert reason in answer.error
+    assert not Path("none").exists()
+
+
+def test_a_damaged_file_is_named_once_and_called_cut_short(command: Command) -> None:
+    two()
+    (path,) = write(RUNS, segmentation("c"))
+    path.write_text(path.read_text()[:300])
+    (line,) = (line for line in command("compare", "a", "b").err.splitlines() if path.name in line)
+    assert line.count(path.name) == 1
+    assert line.endswith("not readable as JSON: it is cut short")
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_result_without_its_primary_metric_is_named_with_its_own_encoder(
+    command: Command, side: str
+) -> None:
+    write(RUNS, *(depth(name, metric={"primary": name != side}) for name in ("a", "b")), segmentation("a"))
+    write(RUNS, segmentation("b"))
+    answer = command("compare", "a", "b")
+    assert f"left out: {task_of('depth')}: {side}: " in answer.err
 
 
 def test_compare_and_gate_import_no_torch(command: Command) -> None:

@@ -13,7 +13,7 @@ from dune_bench.registry.lookup import load_registry
 from dune_bench.results.store import ResultStore
 from tests.cli.conftest import Command
 from tests.data.minirooms_fixture import write_tiny_minirooms
-from tests.report.paired_runs import NEW, depth, digest, write
+from tests.report.paired_runs import depth, write
 
 CARD = load_registry().select_tasks("depth/*", "mini")[0]
 """Any task on rooms: what is tested depends on no version of the data."""
@@ -110,12 +110,26 @@ def test_weights_of_a_file_are_left_to_the_user(command: Command) -> None:
     assert answer.code != 0
 
 
-def test_two_checkpoints_of_one_name_get_no_pictures(command: Command) -> None:
-    write(Path("runs"), depth("a", weights_digest="one"), depth("a", 0.1, weights_digest="two", started=NEW))
-    one, two = (f"a@{digest(weights)[:8]}" for weights in ("one", "two"))
-    answer = command("compare", one, two, *PAGE, "--pictures")
-    assert answer.code == 0
-    assert "no pictures: they are filed by name" in answer.err
+def test_two_checkpoints_of_one_name_do_not_share_their_pictures(command: Command, rooms: Path) -> None:
+    arguments = ("--data", str(rooms), "--resolution", "56", "--offline", "--tasks", CARD.id)
+    digests: list[str] = []
+    for text in (FILE, FILE.replace("-1, 1", "-2, 3")):
+        Path("mine.py").write_text(text)
+        assert command("run", "-e", "mine.py", *arguments).code == 0
+        (digest,) = {r.encoder.digest for _, r in ResultStore(Path("runs")).load()[0]} - {*digests}
+        digests.append(str(digest))
+    compare = ("compare", f"mine@{digests[0][:7]}", "mine.py", "--data", str(rooms), *PAGE, "--pictures")
+    answer = command(*compare)
+    assert answer.code == 3
+    assert "put those back and draw again" in answer.err
+    assert [path.name[-8:] for path in Path("runs/panels").iterdir()] == [f"@{digests[1][:7]}"]
+    assert "weights are in place" in Path("page.html").read_text()
+    Path("mine.py").write_text(FILE)
+    answer = command(*compare)
+    assert answer.code == 0, answer.err
+    assert {path.name[-8:] for path in Path("runs/panels").iterdir()} == {f"@{d[:7]}" for d in digests}
+    page = Path("page.html").read_text()
+    assert (page.count("<img "), "not made yet" in page) == (len(list(Path("runs").rglob("*.png"))), False)
 
 
 def test_pictures_without_a_page_are_refused(command: Command) -> None:

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dune_bench.results.store import ResultStore
 from tests.cli.conftest import Command
 from tests.report.paired_runs import NEW, OLD, depth, digest, failed, segmentation, task_of, write
 
@@ -51,6 +50,7 @@ def test_an_equal_checkpoint_passes(command: Command) -> None:
 @pytest.mark.usefixtures("before")
 def test_a_drop_fails_and_every_output_says_so(command: Command) -> None:
     new(depth(worse=0.1, noise=1, **after()), segmentation(**after()))
+    Path("out").mkdir()
     outputs = {name: Path(f"out/gate.{name}") for name in ("markdown", "junit", "json")}
     answer = command(*GATE, *(word for name, path in outputs.items() for word in (f"--{name}", str(path))))
     assert answer.code == 1
@@ -218,7 +218,7 @@ def test_a_baseline_of_other_tasks_is_a_line_a_task(command: Command) -> None:
 def test_nothing_to_check_is_one_line(command: Command, runs: Any, reason: str) -> None:
     write(RUNS, *runs)
     answer = command(*GATE)
-    assert answer.code == 3
+    assert answer.code == (2 if runs else 3)
     assert reason in answer.error
 
 
@@ -251,7 +251,7 @@ def test_an_update_accepts_a_drop_and_shows_it(command: Command) -> None:
     again = command(*GATE)
     assert again.code == 0
     assert f"weights {digest('two')[:7]}" in again.out
-    assert "the weights are the baseline's own" in again.err
+    assert "these are the baseline's own results" in again.err
 
 
 @pytest.mark.usefixtures("before")
@@ -305,11 +305,41 @@ def test_names_with_markup_control_characters_or_separators_break_no_output(comm
     assert not list(Path().glob("c*"))
 
 
-def test_a_file_that_cannot_be_written_is_one_line(command: Command) -> None:
+@pytest.mark.parametrize("option", ["--markdown", "--junit", "--json"])
+def test_a_bad_output_path_is_not_a_regression(command: Command, option: str) -> None:
     write(RUNS, depth())
     assert command(*GATE, "--update").code == 0
     Path("dir.json").mkdir()
-    answer = command(*GATE, "--json", "dir.json")
-    assert answer.code == 1
-    assert "cannot write dir.json" in answer.error
-    assert ResultStore(RUNS).load()[1] == []
+    for path, reason in (
+        ("dir.json", "is a folder, name a file"),
+        ("none/x.json", "there is no folder none"),
+    ):
+        answer = command(*GATE, option, path)
+        assert answer.code == 2
+        assert f"{option} {path}: {reason}" in answer.error
+    assert not Path("none").exists()
+
+
+def _verdicts(command: Command) -> list[str]:
+    """The verdict as each output has it."""
+    answer = command(*GATE, "--markdown", "gate.md", "--junit", "gate.xml", "--json", "gate.json")
+    assert answer.code == 0
+    said = ElementTree.parse("gate.xml").getroot().findtext("system-out")
+    page = Path("gate.md").read_text().splitlines()[0].removeprefix("## ✅ ").replace("\\", "")
+    return [answer.out.splitlines()[0], page, str(said), json.loads(Path("gate.json").read_text())["title"]]
+
+
+@pytest.mark.usefixtures("before")
+def test_a_pass_on_stale_results_says_that_nothing_was_measured(command: Command) -> None:
+    new(depth(weights_digest="one"), segmentation(weights_digest="one"))
+    expected = "vit: passed: the same weights as the baseline's, nothing new was measured"
+    assert set(_verdicts(command)) == {expected}
+    assert json.loads(Path("gate.json").read_text())["stale"] is True
+
+
+@pytest.mark.usefixtures("before")
+def test_a_second_measurement_of_the_same_weights_is_not_called_stale(command: Command) -> None:
+    new(depth(weights_digest="one", started=NEW), segmentation(weights_digest="one", started=NEW))
+    expected = "vit: passed: the same weights as the baseline's, measured again"
+    assert set(_verdicts(command)) == {expected}
+    assert ElementTree.parse("gate.xml").getroot().get("timestamp") == NEW

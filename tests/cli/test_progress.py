@@ -37,6 +37,15 @@ def test_a_log_is_not_flooded_and_its_estimate_is_right() -> None:
     assert lines[-1].startswith("vit: features: done in 50 s")
 
 
+def test_a_long_phase_does_not_fill_the_log() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with PlainUI(stream, clock).phase("x: features", "images") as phase:
+        for done in range(600):
+            clock.now += 1.0
+            phase.update(done, 600)
+    assert 8 <= len(stream.getvalue().splitlines()) <= 14
+
+
 def test_a_short_phase_leaves_no_line() -> None:
     stream = io.StringIO()
     with PlainUI(stream, Clock()).phase("x", "images") as phase:

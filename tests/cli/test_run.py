@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -215,6 +216,19 @@ def test_two_runs_at_once_do_not_mix(run: Command) -> None:
     assert results() == {}
 
 
+def test_a_wrong_task_is_refused_before_torch_is_imported() -> None:
+    code = (
+        "import sys\nfrom dune_bench.cli.main import app\n"
+        "try:\n    app(['run', '--tasks', 'nope'])\n"
+        "except SystemExit as stop:\n    sys.exit(99 if 'torch' in sys.modules else stop.code)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={"PYTHONPATH": root}
+    )
+    assert (done.returncode, "no task matches 'nope'" in done.stderr) == (2, True), done.stderr
+
+
 def captured(command: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> RunRequest:
     """The request that the command line makes of these arguments."""
     seen: list[RunRequest] = []
@@ -224,6 +238,7 @@ def captured(command: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str)
         return RunSummary((), request.runs)
 
     monkeypatch.setattr("dune_bench.run.execute.execute", execute)
+    monkeypatch.setattr("dune_bench.cli.run.check_tasks", lambda *_: None)
     assert command("run", *arguments).code == 0
     return seen[0]
 

@@ -98,7 +98,17 @@ def test_the_newest_of_equal_identity_counts_once() -> None:
     new = make_result(metrics=(metric(2.0),), started="2026-01-02T00:00:00+00:00")
     made = board(new, old)
     assert [e.result.metrics[0].value for e in made.columns[0].entries] == [2.0]
-    assert made.superseded == 1
+    assert len(made.superseded) == 1
+    assert "1 older result, replaced by a newer one of the same encoder and column: " in made.not_shown()[0]
+
+
+def test_a_copy_is_not_called_an_older_result() -> None:
+    result = make_result()
+    made = make_board(
+        [(Path("runs/results/vit") / name, result) for name in ("a.json", "b.json")], (), Path("runs")
+    )
+    assert made.superseded == ()
+    assert made.not_shown() == ["1 copy of a result, counted once: vit/a.json"]
 
 
 def test_a_failure_that_a_later_run_mended_is_not_listed() -> None:

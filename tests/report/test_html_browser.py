@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from dune_bench.report.write import write_leaderboard
+from dune_bench.report.shown import shown_encoders
+from dune_bench.report.write import read_board, write_leaderboard
 from tests.report.browser import Seen, open_browser
 from tests.report.pages import NASTY, write_many, write_picture
 
@@ -142,8 +143,10 @@ def test_the_table_works_without_a_mouse(open_page: Open) -> None:
     page.keyboard.press("Control+End")
     assert page.locator("#results").evaluate(focused) == [5, 5]
     page.keyboard.press("Home")
+    box = page.locator("#results tbody tr").last.locator("input")
+    assert box.is_checked()
     page.keyboard.press("Space")  # the box at the row's name
-    assert page.locator("#results tbody tr").last.locator("input").is_checked()
+    assert not box.is_checked()
 
 
 def test_a_screen_reader_is_told_what_is_what(open_page: Open) -> None:
@@ -179,6 +182,40 @@ def test_ticked_encoders_are_compared_by_shape_and_dashes_not_colour_alone(open_
     assert len({one.get_attribute("d") for one in marks}) == 2
     page.locator("#radar-body summary").click()
     assert "not measured" in page.locator("#radar-body table").inner_text()
+
+
+def test_a_colour_stays_with_its_encoder_and_is_that_of_the_plots(open_page: Open, file: Path) -> None:
+    page = open_page()
+    board = read_board(file.parent)
+    order = [SHOWN if "script" in board.labels[e] else board.labels[e] for e in shown_encoders(board)]
+    assert page.locator("#radar-body .key li").all_inner_texts() == order
+    style = "(one) => one.getAttribute('class')"
+    mark = page.locator("#radar-body .key li", has_text="gamma").locator("path.mark")
+    before = mark.evaluate(style)
+    assert before == f"mark s{order.index('gamma')}"
+    page.locator("#results tbody tr").filter(has=page.get_by_text(order[0], exact=True)).locator(
+        "input"
+    ).uncheck()
+    assert mark.evaluate(style) == before
+
+
+def test_the_breakdown_follows_the_metric_and_fits_its_values(open_page: Open) -> None:
+    page = open_page()
+    page.select_option("#choose-task", label=SEMSEG)
+    part = page.locator("#task-breakdown")
+    assert part.locator("option:checked").inner_text() == "iou by class"
+    assert "100" not in part.locator("svg text").all_text_contents()  # no value is above 19
+    assert "door" not in part.locator("svg text").all_text_contents()
+    assert "not define it for these encoders: door." in part.inner_text()
+
+
+def test_a_picture_can_be_seen_in_full_size(open_page: Open) -> None:
+    page = open_page()
+    page.select_option("#choose-task", label=SEMSEG)
+    zoom = page.locator("#task-pictures button.zoom")
+    zoom.click()
+    assert zoom.get_attribute("aria-pressed") == "true"
+    assert zoom.locator("img").evaluate("(image) => image.decode().then(() => image.clientWidth)") == 40
 
 
 def test_a_radar_of_too_few_tasks_says_so(open_page: Open) -> None:
@@ -257,6 +294,7 @@ def test_a_phone_scrolls_tables_not_the_page(open_page: Open) -> None:
     page = open_page(viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
     wide, view = page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
     assert wide == view == 360
+    assert "scroll the table sideways" in page.locator("#wider").inner_text()
     cell(page, "alpha", "depth").locator("button").tap()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
@@ -267,7 +305,7 @@ def test_a_phone_scrolls_tables_not_the_page(open_page: Open) -> None:
     page.keyboard.press("Escape")
     page.select_option("#choose-task", label=SEMSEG)
     drawn = page.locator("#task-chart svg text").all_text_contents()
-    assert "alpha [random]" in drawn  # shortened, but never without its brand
+    assert "alpha [random weights]" in drawn  # never without its brand
     heights = "() => [...document.querySelectorAll('svg text')].map((e) => e.getBoundingClientRect().height)"
     assert min(height for height in page.evaluate(heights) if height) >= 9  # CSS pixels
 

@@ -20,7 +20,7 @@ from pylatexenc.latexwalker import get_default_latex_context_db as get_default_s
 
 from dune_bench.report.latex import latex_escape, leaderboard_latex
 from dune_bench.report.write import read_board
-from tests.report.factory import make_result, metric, write_results
+from tests.report.factory import make_result, metric, task_info, write_results
 
 SPECIAL = re.compile(r"(?<!\\)[$&#_%{}~^]")
 
@@ -112,6 +112,23 @@ def test_table_has_booktabs_rules_and_as_many_cells_as_columns(tmp_path: Path) -
     rows = [line for line in page.splitlines() if line.endswith(r" \\")]
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {2}
     assert r"\begin{tabular}{lrr}" in page
+
+
+def test_all_tasks_stand_in_one_table_and_none_is_wider_than_a_page(tmp_path: Path) -> None:
+    many = tuple(metric(float(i), id=f"m_{i}", primary=i == 0) for i in range(9))
+    results = [
+        make_result(encoder, task=task_info(task), metrics=many)
+        for encoder in ("a", "b")
+        for task in ("semseg/toy/convex@1", "depth/toy/convex@1")
+    ]
+    write_results(tmp_path, *results[:3])
+    page = leaderboard_latex(read_board(tmp_path))
+    first = page.partition(r"\end{table}")[0]
+    assert r"encoder & depth: m\_0 (\%) $\uparrow$ & semseg: m\_0 (\%) $\uparrow$ \\" in first
+    assert r"b & -- &" in first  # not measured
+    assert max(line.count("&") for line in page.splitlines()) == 3  # nine values are three tables of three
+    assert page.count(r"\begin{table}") == 1 + 2 * 3
+    assert page.count("Part 3 of 3.") == 2
 
 
 def test_failures_are_listed(tmp_path: Path) -> None:

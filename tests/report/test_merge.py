@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dune_bench.errors import UsageError
+from dune_bench.errors import UnavailableError
 from dune_bench.registry.lookup import load_registry
 from dune_bench.report.merge import Merged, merge
 from dune_bench.report.write import write_leaderboard
@@ -81,8 +81,22 @@ def test_newer_schema_and_truncated_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_same_identity_does_not_count_twice(tmp_path: Path) -> None:
-    write(tmp_path / "also", made("mine"))
+    write(tmp_path / "also", made("mine", started="2026-03-01T00:00:00+00:00"))
     assert "the same identity is there already" in refusal(tmp_path)
+
+
+def test_copies_do_not_drown_a_refusal(tmp_path: Path) -> None:
+    many = [made(f"encoder{i}") for i in range(5)]
+    write(tmp_path / "own", *many)
+    write(tmp_path / "also", *many, made("theirs", task_changes={"dataset_fingerprints": {}}))
+    found = merged(tmp_path)
+    assert [refused.reason.rpartition(": ")[2] for refused in found.refused] == [
+        "does not say which data it was made on"
+    ]
+    (note,) = found.notes
+    assert "5 results are here already, the same to the last digit" in note
+    again = merge(tmp_path / "own", [tmp_path / "own"], load_registry())
+    assert (len(again.notes), again.refused) == (1, ())
 
 
 def test_refused_results_are_in_the_report_with_the_reason(tmp_path: Path) -> None:
@@ -100,7 +114,7 @@ def test_report_does_not_tell_the_folders_of_this_machine(
     (newer,) = (tmp_path / "also").rglob("newer/*.json")
     newer.write_text(json.dumps(json.loads(newer.read_text()) | {"schema": 99}))
     next((tmp_path / "also").rglob("edited/*.npz")).write_bytes(b"other")
-    write(tmp_path / "also", made("mine"))
+    write(tmp_path / "also", made("mine", started="2026-03-01T00:00:00+00:00"))
     (damaged,) = write(tmp_path / "own", made("damaged"))
     damaged.write_text("{")
     monkeypatch.chdir(tmp_path)
@@ -123,7 +137,7 @@ def test_failures_of_others_are_kept_as_failures(tmp_path: Path) -> None:
 
 def test_folder_without_results_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "also").mkdir()
-    with pytest.raises(UsageError, match=r"--also .*: no results/ in it"):
+    with pytest.raises(UnavailableError, match=r"--also .*: no results/ in it"):
         merged(tmp_path)
 
 

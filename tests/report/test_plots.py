@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from dune_bench.errors import UnavailableError
 from dune_bench.report.board import Entry
-from dune_bench.report.plot_column import _one_machine, pareto_front
+from dune_bench.report.plot_column import _one_machine, draw_column, pareto_front
 from dune_bench.report.plot_radar import radar_axes
-from dune_bench.report.plot_style import MISSING, clean
+from dune_bench.report.plot_style import MISSING, MOST_STYLED, clean, styles
 from dune_bench.report.plots import pdf_file, png_files
+from dune_bench.report.shown import MOST_SHOWN, shown_encoders
 from dune_bench.report.write import read_board, write_leaderboard
 from dune_bench.results.schema import Cost, Result
 from tests.report.factory import make_result, metric, task_info, write_results
@@ -31,6 +33,39 @@ def test_every_column_and_the_radar_are_drawn(tmp_path: Path) -> None:
         assert image.width > 1000
         assert len(image.convert("L").histogram()) > 1
         assert image.convert("L").getextrema()[0] < 60  # something is drawn
+
+
+def test_no_text_runs_off_the_page_and_no_metric_is_shortened(tmp_path: Path) -> None:
+    identity = "pve_mm@miss350mm"
+    task = task_info("hmr/minirooms/ridge@1", dataset="minirooms@1")
+    write_results(tmp_path, make_result(task=task, metrics=(metric(250.0, id=identity, unit="mm"),)))
+    board = read_board(tmp_path)
+    figure = draw_column(board, board.columns[0], {})
+    assert figure is not None
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    lines = [text for text in figure.texts if text.get_text()]
+    assert any(text.get_text().startswith(f"{identity} (mm)") for text in lines)
+    width = figure.bbox.width
+    assert max(text.get_window_extent().x1 for text in lines) < width
+
+
+def test_names_of_neighbours_do_not_cover_each_other(tmp_path: Path) -> None:
+    for place, encoder in enumerate(("first", "second", "third")):
+        cost = Cost(parameters=1000 + place)
+        write_results(tmp_path, make_result(encoder, cost=cost, metrics=(metric(40.0 + place / 100),)))
+    write_results(tmp_path, make_result("far", cost=Cost(parameters=10**9), metrics=(metric(60.0),)))
+    board = read_board(tmp_path)
+    figure = draw_column(board, board.columns[0], styles(shown_encoders(board)))
+    assert figure is not None
+    FigureCanvasAgg(figure).draw()
+    boxes = [text.get_window_extent() for text in figure.axes[1].texts]
+    assert len(boxes) == 4
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_there_is_a_style_for_every_encoder_that_is_shown() -> None:
+    assert MOST_SHOWN == MOST_STYLED
 
 
 def test_the_same_board_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_an_unknown_or_short_digest_is_refused() -> None:
     twice = max(firsts, key=firsts.count)
     with pytest.raises(UsageError, match="give more digits"):
         pick(f"vit@{twice}", *results)
-    with pytest.raises(UnavailableError, match=f"the digests are {digest('w0')[:7]}"):
+    with pytest.raises(UsageError, match=f"the digests are {digest('w0')[:7]}"):
         pick("vit@xyz", results[0])
 
 
@@ -90,7 +90,7 @@ def test_a_copied_file_is_one_result() -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(UnavailableError, match=r"no results of 'vot' in runs \(did you mean vit"):
+    with pytest.raises(UsageError, match=r"no results of 'vot' in runs \(did you mean vit"):
         pick("vot", depth("vit")[0])
     with pytest.raises(UnavailableError, match="dune-bench run"):
         pick("vit")

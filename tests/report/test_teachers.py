@@ -182,6 +182,14 @@ def test_no_student_is_one_clear_line(tmp_path: Path) -> None:
         tables(tmp_path)
 
 
+def test_the_leaderboard_is_written_without_a_student(tmp_path: Path) -> None:
+    write(tmp_path, depth("near"))
+    written = write_leaderboard(tmp_path, ["md"], tmp_path / "out", teachers=True)
+    assert [path.name for path in written.paths] == ["leaderboard.md"]
+    assert written.exit_code == 3
+    assert any("has teachers on its card" in note for note in written.notes)
+
+
 def test_files_are_written_beside_the_leaderboard_and_again_the_same(tmp_path: Path) -> None:
     usual(tmp_path)
     first = write_leaderboard(tmp_path, ["md", "csv", "latex"], tmp_path / "a", teachers=True)

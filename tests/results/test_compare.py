@@ -40,6 +40,20 @@ def test_noise_is_not_called_better() -> None:
     assert compare(np.zeros(len(GROUPS))).outcome == "undecided"
 
 
+def test_a_verdict_does_not_contradict_the_adjusted_p_value_beside_it() -> None:
+    doubtful = compare(noise(0.0) + 0.1 * RNG.normal(size=len(GROUPS)))
+    for _ in range(200):
+        found = compare(0.01 * RNG.normal(size=len(GROUPS)))
+        if found.difference.p_value is not None and 0.02 < found.difference.p_value < 0.045:
+            doubtful = found
+            break
+    assert doubtful.outcome in ("better", "worse")
+    many = adjusted([doubtful, *(compare(np.zeros(len(GROUPS))) for _ in range(4))])
+    assert many[0].p_holm is not None
+    assert many[0].p_holm >= 0.05
+    assert many[0].outcome == "not after Holm"
+
+
 def test_few_groups_have_no_verdict() -> None:
     found = compare(np.full(27, 0.3), groups=rooms(9))
     assert (found.outcome, found.p_holm) == ("no interval", None)

@@ -110,7 +110,7 @@ def gate_of(*verdicts: str) -> Gate:
     result, arrays = result_of(BASE, GROUPS)
     baseline = make_baseline([(result, arrays)], datetime(2026, 1, 1, tzinfo=UTC))
     checks = [Check(result.task, result.primary, verdict) for verdict in verdicts]  # type: ignore[arg-type]
-    return Gate("toy", result.encoder, baseline, tuple(checks))
+    return Gate("toy", result.encoder, baseline, tuple(checks), measured="2026-01-02", stale=False)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,11 @@ class MiniRooms(Dataset):
     ships with the package.  Raises UnavailableError if there is no such card.
     """
 
+    description = (
+        "MiniRooms, synthetic data: pictures of furnished rooms and people rendered by a program, not "
+        "photographs; the ground truth is exact"
+    )
+
     def __init__(self, name: str = "minirooms@1", root: Path | None = None) -> None:
         home = root if root is not None else Path(__file__).resolve().parent
         self._card_path = home / f"{name}.yaml"

@@ -19,7 +19,9 @@ const put = (place, ...children) => place.replaceChildren(...present(children));
 // An HTML element; functions among the attributes are listeners.
 const h = (tag, attributes, ...children) => element(document.createElement(tag), attributes, children);
 const svg = (tag, attributes, ...children) => element(document.createElementNS(SVG, tag), attributes, children);
-const named = (text) => h("bdi", null, text);
+// A text that may end its line after a sign between its words.
+const breakable = (text) => text.split(/(?<=[_@/])(?=\w)/).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
+const named = (text) => h("bdi", null, breakable(text));
 
 const readJson = (id) => JSON.parse(document.getElementById(id).textContent);
 const board = readJson("board");
@@ -42,8 +44,9 @@ function detailsOf(column) {
 }
 
 // What the reader chose.  `visible` and `shown` follow from the filters; `ticked` are the encoders to compare.
-const state = {task: 0, metric: null, ticked: [], visible: encoders.map((_, i) => i), shown: columns.map((_, i) => i)};
+// slots: which encoder has which colour and shape; those of `board.shown` have the same ones as in the plots.
 const MOST_TICKED = 6;
+const state = {task: 0, metric: null, ticked: [], slots: Array(MOST_TICKED).fill(null), visible: encoders.map((_, i) => i), shown: columns.map((_, i) => i)};
 const listeners = [];
 const onChange = (listener) => listeners.push(listener);
 const changed = (what) => listeners.forEach((listener) => listener(what));
@@ -53,7 +56,11 @@ function number(value, metric) {
   if (value === null || value === undefined) return "undefined";
   return metric.decimals === null ? String(Number(value.toPrecision(4))) : value.toFixed(metric.decimals);
 }
-const range = (low, high, metric) => (low === null ? "" : `[${number(low, metric)}, ${number(high, metric)}]`);
+const NO_SPREAD = "‡";
+function range(low, high, metric) {
+  if (low === null) return "";
+  return low === high ? NO_SPREAD : `[${number(low, metric)}, ${number(high, metric)}]`;
+}
 const withUnit = (text, metric) => (metric.unit === "1" || metric.unit === "" ? text : `${text} ${metric.unit}`);
 const arrow = (up) => (up === null ? "" : up ? "↑" : "↓");
 const better = (up) => (up === null ? "" : up ? "higher is better" : "lower is better");

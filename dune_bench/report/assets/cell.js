@@ -16,8 +16,9 @@ function certainty(column, cell, values) {
   const groups = column.facts.find(([name]) => name === "Data");
   const parts = [low === null
     ? `No interval: there are too few ${column.groups} for one.`
+    : low === high ? `${NO_SPREAD} No interval: the value is the same whichever ${column.groups} are drawn. That is not certainty.`
     : `95 % interval ${range(low, high, column.primary)}, from resampling whole ${column.groups}.`];
-  parts.push(`Scored on ${plural(n, "sample")}${failed ? `, ${failed} of them without an answer` : ""}.`);
+  parts.push(`Scored on ${column.scored || plural(n, "sample")}${failed ? `, ${failed} of them without an answer` : ""}.`);
   if (groups) parts.push(`Data: ${groups[1]}.`);
   if (cell.overlap) parts.push("† By its card, the encoder was trained on data of this set.");
   return parts.join(" ");
@@ -28,8 +29,8 @@ function metricRows(column, detail) {
     const values = detail.metrics[i];
     if (!values) return [];
     const [value, low, high, n, failed] = values;
-    return [[h("span", {title: metric.meaning}, metric.heading), number(value, metric), range(low, high, metric),
-      String(n) + (failed ? ` (${failed} failed)` : "")]];
+    return [[h("span", {title: metric.meaning}, breakable(metric.heading)), number(value, metric), range(low, high, metric),
+      (column.scored || String(n)) + (failed ? ` (${failed} failed)` : "")]];
   });
 }
 
@@ -88,10 +89,12 @@ function openCell(columnIndex, encoder) {
 const pictures = readJson("pictures");
 function pictureOf(picture) {
   const column = picture.column === null ? "features" : columns[picture.column].name;
-  const text = `${encoders[picture.encoder].name}, ${column}, ${picture.name}`;
-  return h("figure", null,
-    h("img", {src: picture.data, width: picture.size[0], height: picture.size[1], loading: "lazy", alt: `Picture of ${text}; what it shows is written in it`}),
-    h("figcaption", null, named(text)));
+  const text = `${encoders[picture.encoder].name}, ${column}, sample ${picture.name}`;
+  const image = h("img", {src: picture.data, width: picture.size[0], height: picture.size[1], loading: "lazy", alt: `Picture of ${text}; what it shows is written in it`});
+  const enlarge = h("button", {type: "button", class: "zoom", "aria-pressed": "false", click: () => {
+    enlarge.setAttribute("aria-pressed", String(enlarge.parentElement.classList.toggle("large")));
+  }}, image);
+  return h("figure", null, enlarge, h("figcaption", null, named(text), ". Press the picture to see it in full size, press again to fit it."));
 }
 
 function startDialog() {

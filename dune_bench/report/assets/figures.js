@@ -40,7 +40,7 @@ const SHAPES = [
 ];
 const DASHES = [null, "8 4", "2 3", "10 3 2 3", "5 2", "12 4"];
 // Style of a ticked encoder: colour, shape and dashes; of others: grey.
-const placeOf = (encoder) => state.ticked.indexOf(encoder);
+const placeOf = (encoder) => state.slots.indexOf(encoder);
 const styleOf = (encoder) => (placeOf(encoder) < 0 ? "plain" : "s" + placeOf(encoder));
 const mark = (encoder, x, y, size = 1) => svg("path", {
   class: `mark ${styleOf(encoder)}`, d: SHAPES[Math.max(placeOf(encoder), 0)],

@@ -21,7 +21,7 @@ function drawCharts() {
 
 function start() {
   document.documentElement.classList.add("scripted");
-  if (window.matchMedia("(max-width: 40rem)").matches) find("#signs").open = false;  // the results come first there
+  if (window.matchMedia("(max-width: 40rem)").matches) find("#signs").open = false;  // a screen and a half there
   startTheme();
   startDialog();
   startOverview();
@@ -43,7 +43,7 @@ function start() {
     if (window.innerWidth === width) return;  // phones resize in height as they scroll
     width = window.innerWidth;
     clearTimeout(waiting);
-    waiting = setTimeout(drawCharts, 120);
+    waiting = setTimeout(() => { sayWider(); drawCharts(); }, 120);
   });
 }
 

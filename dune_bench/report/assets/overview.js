@@ -40,6 +40,14 @@ const hasAll = (text, parts) => parts.every((part) => text.toLowerCase().include
 const sheet = document.styleSheets[0];
 let columnRule = null;
 
+// Says that the table goes on beyond its right edge, where it does.
+function sayWider() {
+  const box = results.parentElement;
+  const hint = find("#wider");
+  hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+  hint.textContent = `${plural(state.shown.length, "column")}: scroll the table sideways to see them all →`;
+}
+
 function filterTable() {
   const wanted = words("#find-encoder");
   const tasks = words("#find-column");
@@ -57,14 +65,25 @@ function filterTable() {
   if (columnRule !== null) sheet.deleteRule(columnRule);
   columnRule = hidden.length ? sheet.insertRule(`${hidden.join()} { display: none; }`, sheet.cssRules.length) : null;
   say(visible.size ? sortedText() : "No encoder fits: change the filters.");
+  sayWider();
   moveStop(firstStop());
   changed("filter");
+}
+
+// A colour stays with its encoder for as long as it is ticked.
+function giveSlots() {
+  state.slots = state.slots.map((encoder) => (state.ticked.includes(encoder) ? encoder : null));
+  for (const encoder of state.ticked.filter((one) => !state.slots.includes(one))) {
+    const own = board.shown.indexOf(encoder);
+    state.slots[own >= 0 && state.slots[own] === null ? own : state.slots.indexOf(null)] = encoder;
+  }
 }
 
 function tick(encoder, on) {
   state.ticked = state.ticked.filter((other) => other !== encoder);
   if (on) state.ticked.push(encoder);
   const dropped = state.ticked.length > MOST_TICKED ? state.ticked.shift() : null;
+  giveSlots();
   boxes.forEach((box, i) => { box.checked = state.ticked.includes(i); });
   say(dropped === null ? "" : `At most ${MOST_TICKED} are compared: ${encoders[dropped].name} is no longer ticked.`);
   changed("ticked");
@@ -133,6 +152,7 @@ function startOverview() {
   find("#hide-random").parentElement.hidden = !encoders.some((encoder) => encoder.random);
   find("#hide-changed").parentElement.hidden = !columns.some((column) => column.changed);
   sortRows(columns.length ? 0 : -1, true);
-  state.ticked = state.order.slice(0, 4);
+  state.ticked = [...board.shown];
+  giveSlots();
   boxes.forEach((box, i) => { box.checked = state.ticked.includes(i); });
 }

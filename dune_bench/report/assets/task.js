@@ -32,28 +32,31 @@ function drawAbout() {
 // Dots with whiskers, one line an encoder.
 function forest(place, column, metric, list) {
   const width = widthOf(place);
-  const left = Math.min(width * 0.42, 30 + 7.2 * Math.max(...list.map((row) => Math.min(encoders[row.encoder].name.length, 34))));
-  const right = width - 84;
-  const [top, each] = [8, 24];
+  const narrow = width < 500;  // the names then stand above their lines, which would have no room beside them
+  const left = narrow ? 0 : Math.min(width * 0.42, 30 + 7.2 * Math.max(...list.map((row) => Math.min(encoders[row.encoder].name.length, 34))));
+  const right = width - (narrow ? 64 : 84);
+  const [top, each] = [8, narrow ? 40 : 24];
   const bottom = top + each * list.length;
   const numbers = list.flatMap((row) => row.values.slice(0, 3)).filter((value) => value !== null);
   const scale = scaleOf(numbers, left + 10, right - 10);
   const content = [axisX(scale, scale.ticks(width < 500 ? 4 : 7), top, bottom, (tick) => String(tick))];
   list.forEach((row, i) => {
-    const y = top + each * (i + 0.5);
+    const y = top + each * (i + (narrow ? 0.7 : 0.5));
     const [value, low, high] = row.values;
+    const name = encoders[row.encoder].name;
     content.push(
-      label(left - 6, y + 4, shorten(encoders[row.encoder].name, Math.floor((left - 10) / 7)), {"text-anchor": "end"}),
+      narrow ? label(2, y - 13, shorten(name, Math.floor(width / 7)), {class: "halo"})
+        : label(left - 6, y + 4, shorten(name, Math.floor((left - 10) / 7)), {"text-anchor": "end"}),
       low === null ? "" : line(scale(low), y, scale(high), y, `whisker ${styleOf(row.encoder)}`),
       mark(row.encoder, scale(value), y),
-      label(right + 6, y + 4, number(value, metric)));
+      label(right + 6, y + 4, `${number(value, metric)}${low !== null && low === high ? ` ${NO_SPREAD}` : ""}`));
   });
   content.push(label((left + right) / 2, bottom + 34, `${metric.heading}, ${better(metric.up)}`, {"text-anchor": "middle", class: "quiet"}));
   const [first, last] = [list[0], list[list.length - 1]];
   const sentence = `${plural(list.length, "encoder")}, best first: from ${encoders[first.encoder].name} with ${withUnit(number(first.values[0], metric), metric)} `
     + `to ${encoders[last.encoder].name} with ${withUnit(number(last.values[0], metric), metric)}.`;
   return figure(`${metric.id} on ${column.name}`, sentence, width, bottom + 42, content,
-    "Dots are values, lines 95 % intervals. Ticked encoders have a colour and a shape of their own.", null);
+    "Marks are values, lines 95 % intervals. Ticked encoders have a colour and a shape of their own.", null);
 }
 
 function drawTask() {
@@ -88,12 +91,15 @@ function allMetrics(column, list) {
 
 function drawPictures() {
   const visible = new Set(state.visible);
+  // The first picture is open to see; more of them are folded away.
   const group = (heading, column) => {
     const own = pictures.filter((picture) => visible.has(picture.encoder) && picture.column === column);
-    return own.length ? h("details", null, h("summary", null, `${heading} (${plural(own.length, "picture")})`),
-      lazily(() => h("div", {class: "sheet"}, own.map(pictureOf)))) : null;
+    if (!own.length) return null;
+    const rest = own.length > 1 && h("details", null, h("summary", null, `${plural(own.length - 1, "more picture")}`),
+      lazily(() => h("div", {class: "sheet"}, own.slice(1).map(pictureOf))));
+    return [h("h3", null, heading), h("div", {class: "sheet"}, pictureOf(own[0])), rest];
   };
-  put(find("#task-pictures"), group("Predictions on single samples of this task", state.task),
+  put(find("#task-pictures"), group("Predictions on single samples", state.task),
     group("Features as colours, of no task", null));
 }
 
@@ -122,6 +128,7 @@ function startTask() {
     state.metric = chosenColumn().metrics[Number(event.target.value)].id;
     drawAbout();
     drawTask();
+    drawBreakdown();
   });
   fillTask();
 }
