@@ -29,7 +29,7 @@ def collect(device: str, threads: int) -> Provenance:
         platform=platform.platform(),
         device=device,
         threads=threads,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        started=datetime.now(UTC).isoformat(timespec="milliseconds"),
         argv=tuple(sys.argv),
     )
 

@@ -106,9 +106,9 @@ def main(folder: str, changes: str) -> None:
     from dune_bench.engine.train import train
 
     torch.set_num_threads(1)
-    train(
-        toy(0.2), drawing_loss, ToyData(0.01), recipe(**json.loads(changes)), folder=Path(folder), seed=SEED
-    )
+    numbers = recipe(**json.loads(changes))
+    record = train(toy(0.2), drawing_loss, ToyData(0.01), numbers, folder=Path(folder), seed=SEED)
+    print(record.resumed_from)
 
 
 if __name__ == "__main__":
