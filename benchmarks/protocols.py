@@ -37,7 +37,11 @@ def measured(store: ResultStore, name: str, metric: str) -> Measured:
     path, result = max(found, key=lambda pair: pair[1].provenance.started)
     arrays, registry = store.arrays(path, result), load_registry()
     probe = make_probe(registry.task(task), registry)
-    of_metric = next(m for m in result.metrics if m.id == metric)
+    of_metric = next((m for m in result.metrics if m.id == metric), None)
+    if of_metric is None:
+        raise SystemExit(
+            f"{task} has no metric {metric}: name some with --metrics, such as {result.primary.id}"
+        )
 
     def reduction(stats: Arrays) -> object:
         return lambda weights: probe.reduce(stats, weights)[metric]

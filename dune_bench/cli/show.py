@@ -40,7 +40,6 @@ def show(
 
 def describe(registry: Registry, name: str) -> dict[str, Any]:
     """Everything known about a name.  Raises UsageError with the nearest names."""
-    from dune_bench.registry.cards import fingerprint
     from dune_bench.registry.suggest import did_you_mean
 
     if name in registry.tasks:
@@ -61,7 +60,7 @@ def describe(registry: Registry, name: str) -> dict[str, Any]:
         card = registry.encoder(name)
         content = card.model_dump(mode="json", exclude_defaults=True)
         origin = registry.origins.get(name, "made from the name")
-        return content | {"card_fingerprint": fingerprint(card.model_dump(mode="json")), "card": origin}
+        return content | {"card_fingerprint": card.fingerprint(), "card": origin}
     known_names = [
         *registry.encoders,
         *registry.tasks,

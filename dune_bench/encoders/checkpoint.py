@@ -27,6 +27,11 @@ State = dict[str, Tensor]
 ALLOWED_GLOBALS = (argparse.Namespace,)
 """The only classes beside tensors and plain containers that a file may hold (DUNE's `args`)."""
 
+_UNREADABLE = (
+    *(RuntimeError, EOFError, zipfile.BadZipFile, ValueError, OSError),
+    # What the unpickler trips over depends on the first bytes of whatever the file is.
+    *(LookupError, TypeError, AttributeError, AssertionError),
+)
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
 _NESTS = ("model", "state_dict", "teacher", "student")
 
@@ -68,7 +73,7 @@ def load_torch(path: Path) -> object:
         raise TaskError(
             f"{path}: truncated or no torch checkpoint ({_line(reason)}): get it again"
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, OSError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise TaskError(
             f"{path}: truncated or not a torch checkpoint ({_line(error)}): get it again"
         ) from error

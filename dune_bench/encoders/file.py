@@ -10,8 +10,9 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -63,12 +64,21 @@ class FileEncoder(Adapter):
         return encoder
 
 
+class _Uncached(SourceFileLoader):
+    """Compiles the file as it is now.  Python's bytecode cache goes by the second of its last change and by
+    its size: a number changed at once would run as it was."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def run_file(path: Path) -> ModuleType:
     """Executes a Python file as a module of its own.  Raises UsageError with the line that failed."""
     if not path.is_file():
         raise UsageError(f"encoder file {path} does not exist")
     name = f"dune_bench_file_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Uncached(name, str(path)))
     if spec is None or spec.loader is None:
         raise UsageError(f"encoder file {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
 from dune_bench.engine.recipe import Recipe
 from dune_bench.models.two_view_decoder import DecoderConfig
@@ -28,6 +28,15 @@ class DecoderShape(ProtocolConstants):
     standardised: bool
     input_norm: bool
     token_path: bool
+
+    @model_validator(mode="after")
+    def _possible(self) -> DecoderShape:
+        # Whatever the encoder: what is impossible is said when the card is read.
+        try:
+            self.of(1, 1)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return self
 
     def of(self, dim: int, patch: int) -> DecoderConfig:
         """For an encoder with `dim` channels and tokens of `patch` pixels."""

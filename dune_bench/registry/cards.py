@@ -88,6 +88,11 @@ class EncoderCard(Card):
     trained_on: tuple[str, ...] = ()
     cite: str | None = None
 
+    def fingerprint(self) -> str:
+        """sha256 (hex) of all that the card says of the encoder itself.  Not of `decoders`: a released
+        decoder is part of the heads that it gives."""
+        return fingerprint(self.model_dump(mode="json", exclude={"decoders"}))
+
 
 class DatasetUse(Card):
     """Which data a task uses.  name: `minirooms@1`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dune_bench.errors import UsageError
-from dune_bench.registry.cards import fingerprint
 from dune_bench.registry.lookup import Registry
 from dune_bench.report.board import Board, Column, Descriptions, encoder_identity
 from dune_bench.report.conditions import splits
@@ -31,7 +30,7 @@ def described(board: Board, registry: Registry) -> Board:
 
 def _encoder(info: EncoderInfo, registry: Registry) -> str:
     card = registry.encoders.get(info.id)
-    if card is None or fingerprint(card.model_dump(mode="json")) != info.card_fingerprint:
+    if card is None or card.fingerprint() != info.card_fingerprint:
         return ""
     return card.description
 

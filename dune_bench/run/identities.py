@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dune_bench.probes.base import Probe
-from dune_bench.registry.cards import fingerprint
 from dune_bench.run.data import Data, Split
 from dune_bench.run.identity import EncoderFacts
 from dune_bench.run.keys import feature_key, head_key, placeholder_key, result_key
@@ -89,7 +88,7 @@ class Identities:
 def placeholder(source: EncoderSource, node: TaskNode, request: RunRequest) -> str:
     """The key of a result whose encoder could not be loaded."""
     return placeholder_key(
-        card=fingerprint(source.card.model_dump(mode="json")),
+        card=source.card.fingerprint(),
         weights=request.weights,
         task=node.id,
         overrides={**node.overrides, "view": request.view, "limit": request.limit},

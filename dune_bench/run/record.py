@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from dune_bench.errors import BenchError, TaskError, UnavailableError, first_problem
-from dune_bench.registry.cards import fingerprint
 from dune_bench.results.schema import (
     BreakdownResult,
     Cost,
@@ -50,7 +49,7 @@ def encoder_info(source: EncoderSource, facts: EncoderFacts, view: str) -> Encod
         digest=facts.digest,
         adapter=facts.adapter,
         view=view,
-        card_fingerprint=fingerprint(card.model_dump(mode="json")),
+        card_fingerprint=card.fingerprint(),
         trained_on=card.trained_on,
         teachers=card.teachers,
     )

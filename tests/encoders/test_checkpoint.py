@@ -134,3 +134,11 @@ def test_digest_does_not_depend_on_order_or_layout() -> None:
 def test_file_digest_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     assert file_sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_text_file_in_place_of_a_checkpoint_is_one_line(tmp_path: Path) -> None:
+    for text in ("hello\n", "a\n", "Not Found", "<html>", "(", "t.", "]u."):
+        path = tmp_path / "weights.pth"
+        path.write_text(text)
+        with pytest.raises(TaskError, match="get it again"):
+            read_checkpoint(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,17 @@ def test_file_takes_no_weights(tmp_path: Path) -> None:
     for weights in ("random", str(tmp_path / "mine.py")):
         with pytest.raises(UsageError, match="takes no weights"):
             load(str(tmp_path / "mine.py"), weights)
+
+
+def test_a_file_changed_within_the_second_is_not_run_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    text = "import torch\nPATCH_SIZE = 14\nencoder = torch.nn.Conv2d(3, 4, 14, 14)\n"
+    text += "torch.nn.init.constant_(encoder.weight, 1)\ntorch.nn.init.zeros_(encoder.bias)\n"
+    found = []
+    for value in ("1", "2"):
+        path.write_text(text.replace(", 1)", f", {value})"))
+        os.utime(path, (1e9, 1e9))
+        module = load(str(path), weights="auto").module
+        assert module is not None
+        found.append(float(module.weight.detach().mean()))
+    assert found == [1.0, 2.0]

@@ -74,3 +74,12 @@ def test_warm_up_of_dune_ends_at_a_fifth() -> None:
 def test_recipe_that_makes_no_sense_is_refused(numbers: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Recipe(**{"steps": 10, "batch_size": 1, "lr": 0.1, **numbers})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"batch_size": 4, "accumulate": 3}, "does not divide"), ({"betas": (0.9, 2.0)}, "below 1")],
+)
+def test_what_cannot_be_trained_is_refused_when_it_is_written(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Recipe.model_validate({"steps": 2, "batch_size": 2, "lr": 0.1, **change})

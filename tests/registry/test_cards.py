@@ -188,3 +188,10 @@ def test_fingerprint_refuses_nan() -> None:
 def test_input_policy_defaults_are_the_documented_ones() -> None:
     policy = InputPolicy(resolution=14)
     assert (policy.resize, policy.dtype) == ("stretch", "float32")
+
+
+def test_a_released_decoder_does_not_make_two_encoders_of_one() -> None:
+    card = EncoderCard(id="mine", kind="timm")
+    source = WeightSource(url="https://example.org/decoder.pth", licence="any")
+    assert card.model_copy(update={"decoders": (source,)}).fingerprint() == card.fingerprint()
+    assert card.model_copy(update={"resolution": 448}).fingerprint() != card.fingerprint()
