@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dune_bench.engine import checkpoint
-from dune_bench.engine.data import Pick
+from dune_bench.engine.data import Pick, ShuffledEpochs, loader
 from dune_bench.engine.processes import Processes
 from dune_bench.engine.step import StepContext
 from dune_bench.engine.terms import LossTerm
@@ -86,8 +86,9 @@ def test_error_of_the_data_stays_one_line(workers: int) -> None:
 
 
 def test_batch_that_cannot_be_shared_out_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"batch_size 8 .* 1 process\(es\) × 3 micro-batch.* multiple of 3"):
-        train(toy(), toy_loss, ToyData(), recipe(accumulate=3), folder=None, seed=SEED)
+    three = Processes(1, 3, torch.device("cpu"))
+    with pytest.raises(UsageError, match=r"batch_size 8 .* 3 process\(es\) × 2 micro-batch.* multiple of 6"):
+        loader(ToyData(), ShuffledEpochs(37, SEED), recipe(accumulate=2), three, 0)
 
 
 class NoData(ToyData):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dune_bench.registry.cards import EncoderCard, fingerprint
+from dune_bench.registry.cards import EncoderCard
 from dune_bench.registry.lookup import load_registry
 from dune_bench.report.board import Board, make_board
 from dune_bench.report.conditions import data_text, facts
@@ -25,7 +25,7 @@ def board_of(*results: Result) -> Board:
 
 def pixels(card: EncoderCard = PIXELS) -> Result:
     result = make_result("pixels", weights="none", task=task_info(dataset="minirooms@1"))
-    known = fingerprint(card.model_dump(mode="json"))
+    known = card.fingerprint()
     encoder = result.encoder.model_copy(update={"card_fingerprint": known, "digest": digest("")})
     return result.model_copy(update={"encoder": encoder})
 
