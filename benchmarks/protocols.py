@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dune_bench.registry.lookup import load_registry
-from dune_bench.results.measured import Measured
-from dune_bench.results.schema import Result
+from dune_bench.results.measured import Measured, arrays_by_seed
 from dune_bench.results.stats import paired_difference, with_seeds
 from dune_bench.results.store import ResultStore
 from dune_bench.run.probing import Arrays, make_probe
@@ -51,20 +50,8 @@ def measured(store: ResultStore, name: str, metric: str) -> Measured:
         of_metric,
         tuple(map(str, arrays["id"])),
         tuple(map(str, arrays["group"])),
-        tuple(reduction(stats) for stats in _per_seed(result, arrays)),  # type: ignore[misc]
+        tuple(reduction(stats) for stats in arrays_by_seed(result, arrays)),  # type: ignore[misc]
     )
-
-
-def _per_seed(result: Result, arrays: Arrays) -> list[Arrays]:
-    prefixes = [f"seed{seed}." for seed in result.seeds] or [""]
-    return [
-        {
-            name.removeprefix(prefix): values
-            for name, values in arrays.items()
-            if name.startswith(prefix) and name not in ("id", "group")
-        }
-        for prefix in prefixes
-    ]
 
 
 def main() -> None:

@@ -119,7 +119,7 @@ def measure(result: Result, arrays: Arrays, reducer: Reducer) -> Measured:
         raise NotComparableError(f"the per-sample statistics have no {missing[0]!r}: run again")
     ids, groups = (tuple(map(str, arrays[name])) for name in IDENTITY)
     try:
-        per_seed = tuple(reduce(stats, metric.id) for stats in _per_seed(result, arrays))
+        per_seed = tuple(reduce(stats, metric.id) for stats in arrays_by_seed(result, arrays))
         measured = Measured(result, metric, ids, groups, per_seed)
         found = float(measured.statistic(np.ones((1, len(ids))))[metric.id][0])
     except (KeyError, ValueError, IndexError) as error:
@@ -134,7 +134,8 @@ def measure(result: Result, arrays: Arrays, reducer: Reducer) -> Measured:
     return measured
 
 
-def _per_seed(result: Result, arrays: Arrays) -> tuple[Arrays, ...]:
+def arrays_by_seed(result: Result, arrays: Arrays) -> tuple[Arrays, ...]:
+    """The probe's own statistics, once for each fit seed; one entry for a protocol without seeds."""
     own = {name: values for name, values in arrays.items() if name not in IDENTITY}
     if not result.seeds:
         return (own,)
