@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -78,12 +78,12 @@ def run_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"encoder file {path} does not exist")
     name = f"dune_bench_file_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=_Uncached(name, str(path)))
-    if spec is None or spec.loader is None:
-        raise UsageError(f"encoder file {path}: not a Python file")
+    loader = _Uncached(name, str(path))
+    spec = ModuleSpec(name, loader, origin=str(path))
+    spec.has_location = True
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    _guarded(lambda: spec.loader.exec_module(module), path)  # type: ignore[union-attr]
+    _guarded(lambda: loader.exec_module(module), path)
     return module
 
 
