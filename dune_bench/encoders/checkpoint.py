@@ -33,7 +33,7 @@ _UNREADABLE = (
     *(LookupError, TypeError, AttributeError, AssertionError),
 )
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
-_NESTS = ("model", "state_dict", "teacher", "student")
+_NESTS = ("model", "state_dict", "model_state_dict", "teacher", "student")
 
 
 def read_checkpoint(path: Path) -> State:

@@ -57,5 +57,7 @@ def keep_copy(card: EncoderCard, state: State, found: Located, folder: Path) -> 
         return
     finally:
         partial.unlink(missing_ok=True)
-    if found.fetched and all(file_name(source) != found.path.name for source in card.decoders):
+    if found.fetched and all(
+        file_name(source) != found.path.name for source in (*card.decoders, *card.human_heads)
+    ):
         found.path.unlink()

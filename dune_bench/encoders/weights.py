@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -71,22 +72,30 @@ def locate(
     return _locate(_Wanted(what, card.weights, weights_dir(card, cache), other_ways), offline, progress)
 
 
-def locate_decoder(
+ReleasedPart = Literal["decoders", "human_heads"]
+"""What may be released with an encoder: the field of its card that says where."""
+_PARTS = {
+    "decoders": ("decoder", "recon3d's protocols mast3r-mini and mast3r"),
+    "human_heads": ("human head", "hmr's protocols multihmr-mini and multihmr"),
+}
+
+
+def locate_released(
     card: EncoderCard,
+    part: ReleasedPart,
     *,
     cache: Path | None = None,
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Located:
-    """The file with the two-view decoder that was released with a card's encoder, found as by `locate`, in
-    the folder of the encoder's weights.  Raises UnavailableError, also if none was released."""
-    if not card.decoders:
-        raise UnavailableError(
-            f"no decoder was released with encoder {card.id}: train one (recon3d's protocols mast3r-mini "
-            "and mast3r)"
-        )
-    what = f"the decoder released with encoder {card.id} is"
-    return _locate(_Wanted(what, card.decoders, weights_dir(card, cache)), offline, progress)
+    """The file with a part that was released with a card's encoder, found as by `locate`, in the folder
+    of the encoder's weights.  Raises UnavailableError, also if none was released."""
+    name, otherwise = _PARTS[part]
+    sources: tuple[WeightSource, ...] = getattr(card, part)
+    if not sources:
+        raise UnavailableError(f"no {name} was released with encoder {card.id}: train one ({otherwise})")
+    what = f"the {name} released with encoder {card.id} is"
+    return _locate(_Wanted(what, sources, weights_dir(card, cache)), offline, progress)
 
 
 def _locate(wanted: _Wanted, offline: bool, progress: Progress | None) -> Located:

@@ -107,10 +107,11 @@ class AnnyBody(BodyModel):
     def _pose(self, parameters: Mapping[str, Tensor]) -> BodyOutput:
         corners = corner_weights(parameters["phenotype"], self._anchors)
         size = len(corners)
-        rest = (self._template + (corners @ self._coefficients) @ self._basis).reshape(size, -1, 3)
-        heads = (corners @ self._heads).reshape(size, -1, 3)
+        rest = (self._template + (corners @ self._coefficients) @ self._basis).reshape(size, self.vertex_count, 3)
+        joints = len(self.joint_names)
+        heads = (corners @ self._heads).reshape(size, joints, 3)
         # From the rest shape to the reference pose, in which every phenotype has the same bone axes.
-        align = nearest_rotation((corners @ self._orientations).reshape(size, -1, 3, 3))
+        align = nearest_rotation((corners @ self._orientations).reshape(size, joints, 3, 3))
         above = list(self._tree.parents[1:])
         offsets = apply(align[:, above], heads[:, 1:] - heads[:, above])
         offsets = torch.cat([parameters["root"][:, None], offsets], 1)

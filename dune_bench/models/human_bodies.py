@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -49,7 +49,19 @@ def smplx_people(model: BodyModel, output: HumanOutput) -> BodyOutput:
     return placed(bodies, bodies.joints[:, model.head], output.translation)
 
 
-def smplx_parameters(model: BodyModel, output: HumanOutput) -> dict[str, Tensor]:
+class HasNumbers(Protocol):
+    """What the head says of n people but for their place: rotmat (n, rotations, 3, 3), betas (n, betas),
+    expression (n, expressions)."""
+
+    @property
+    def rotmat(self) -> Tensor: ...
+    @property
+    def betas(self) -> Tensor: ...
+    @property
+    def expression(self) -> Tensor: ...
+
+
+def smplx_parameters(model: BodyModel, output: HasNumbers) -> dict[str, Tensor]:
     """The model's parameters, rotations as matrices, at the body frame's origin.
 
     Raises TaskError if the head's counts are not those of the model.
@@ -57,7 +69,7 @@ def smplx_parameters(model: BodyModel, output: HumanOutput) -> dict[str, Tensor]
     rotmat, count = output.rotmat, SMPLX_ROTATIONS["jaw_pose"].stop
     if rotmat.shape[1] != count:
         raise TaskError(f"SMPL-X takes {count} rotations, the head predicts {rotmat.shape[1]}")
-    dtype, size = next(model.buffers()).dtype, len(output)
+    dtype, size = next(model.buffers()).dtype, len(rotmat)
     parameters = {name: rotmat[:, part].to(dtype) for name, part in SMPLX_ROTATIONS.items()}
     for name in ("global_orient", "jaw_pose"):
         parameters[name] = parameters[name][:, 0]

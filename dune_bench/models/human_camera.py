@@ -83,3 +83,22 @@ def raw_of(depth: Tensor, ratio: Tensor, compat: bool) -> Tensor:
     if compat:
         return (depth + COMPAT_TINY).log() / ratio
     return (depth / ratio).log()
+
+
+def viewing_frames(rays: Tensor) -> Tensor:
+    """(..., 3, 3) from the viewing frame of rays (..., 3) with z > 0 to the camera frame.
+
+    The viewing frame is the camera turned about its centre, first about its vertical and then about the
+    new horizontal axis, until it looks along the ray; columns: its right, down and forward axes.
+    """
+    forward = rays / rays.norm(dim=-1, keepdim=True)
+    right = torch.stack([forward[..., 2], torch.zeros_like(forward[..., 0]), -forward[..., 0]], -1)
+    right = right / right.norm(dim=-1, keepdim=True)
+    return torch.stack([right, torch.linalg.cross(forward, right), forward], -1)
+
+
+def from_viewing_frame(rotmat: Tensor, rays: Tensor) -> Tensor:
+    """Rotations (P, R, 3, 3) whose first is relative to the viewing frame of rays (P, 3): relative to the
+    camera.  The others are relative to their parents and stay."""
+    first = (viewing_frames(rays)[..., None] * rotmat[:, 0, None]).sum(-2)
+    return torch.cat([first[:, None], rotmat[:, 1:]], 1)

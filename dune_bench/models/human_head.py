@@ -24,6 +24,7 @@ from dune_bench.models.human_camera import (
     depth_of,
     embed_rays,
     focal_ratio,
+    from_viewing_frame,
     token_rays,
 )
 from dune_bench.models.rotations import rotation_from_6d
@@ -43,7 +44,10 @@ class HumanHeadConfig(BaseModel):
     encoder_dim: channels of the tokens.  patch: pixels of a token's side at network size.  grid: (rows,
     columns) of tokens.  rotations: joints with a rotation, the global one first.  betas: shape numbers;
     expressions: face numbers, 0 for a body without.  The counts' defaults are SMPL-X's in Multi-HMR:
-    root, 21 of the body, 15 of each hand, jaw.
+    root, 21 of the body, 15 of each hand, jaw.  standardised: the tokens' channels are centred and scaled
+    by the buffers `token_mean` and `token_std`; they are part of the weights.  viewing_frame: the global
+    rotation is predicted relative to the ray of the head, not to the optical axis: somebody who faces the
+    camera looks the same wherever in the image he stands.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,11 +64,15 @@ class HumanHeadConfig(BaseModel):
     head_dim: int = Field(default=32, ge=1)
     mlp: int = Field(default=1024, ge=1)
     compat: bool = False
+    standardised: bool = False
+    viewing_frame: bool = False
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if min(self.grid) < 1:
             raise ValueError("grid: at least one row and one column")
+        if self.compat and (self.standardised or self.viewing_frame):
+            raise ValueError("compat: the released models neither standardise tokens nor turn rotations")
         if self.compat and self.grid[0] != self.grid[1]:
             raise ValueError(
                 "grid: the released models see square images only; rectangles need compat: false"
@@ -117,6 +125,8 @@ class HumanHead(nn.Module):
     mean_pose: Tensor
     mean_betas: Tensor
     mean_camera: Tensor
+    token_mean: Tensor
+    token_std: Tensor
 
     def __init__(self, config: HumanHeadConfig) -> None:
         """Weights are torch's defaults, the mean person is all zeros: see `new_head`."""
@@ -125,6 +135,9 @@ class HumanHead(nn.Module):
         dim, sizes = config.encoder_dim, config.mean_sizes()
         for name, size in sizes.items():
             self.register_buffer(f"mean_{name}", torch.zeros(1, size))
+        if config.standardised:
+            self.register_buffer("token_mean", torch.zeros(config.encoder_dim))
+            self.register_buffer("token_std", torch.ones(config.encoder_dim))
         self.detection = _token_mlp(dim, 1)
         self.offset = _token_mlp(dim, 2)
         rows, columns = config.grid
@@ -182,16 +195,18 @@ class HumanHead(nn.Module):
         loc = (torch.stack([column, row], -1) + 0.5 + offset) * config.patch
         raw = parts["camera"][:, 0]
         depth = depth_of(raw, focal_ratio(K, config.grid, config.patch, config.compat)[image], config.compat)
+        rays = back_project(loc, K[image])
+        rotmat = rotation_from_6d(parts["pose"].reshape(-1, config.rotations, 6))
         return HumanOutput(
             cells=cells,
             offset=offset,
             loc=loc,
-            rotmat=rotation_from_6d(parts["pose"].reshape(-1, config.rotations, 6)),
+            rotmat=from_viewing_frame(rotmat, rays) if config.viewing_frame else rotmat,
             betas=parts["betas"],
             expression=parts.get("expression", raw.new_zeros(len(cells), 0)),
             dist_raw=raw,
             dist=depth,
-            translation=back_project(loc, K[image]) * depth[:, None],
+            translation=rays * depth[:, None],
         )
 
     def _people(self, tokens: Tensor, K: Tensor, cells: Tensor) -> Tensor:
@@ -229,7 +244,8 @@ class HumanHead(nn.Module):
                 f"human head: tokens have shape {tuple(tokens.shape)}, not (B, {config.encoder_dim}, {rows}, "
                 f"{columns}): another encoder or input size than the head was made for"
             )
-        return tokens.permute(0, 2, 3, 1).to(self.query_rows.dtype)
+        rows_first = tokens.permute(0, 2, 3, 1).to(self.query_rows.dtype)
+        return (rows_first - self.token_mean) / self.token_std if config.standardised else rows_first
 
     def _check(self, tokens: Tensor, K: Tensor, cells: Tensor) -> None:
         if tuple(K.shape) != (len(tokens), 3, 3):
@@ -271,6 +287,9 @@ def new_head(config: HumanHeadConfig, mean: MeanPerson, generator: torch.Generat
     with torch.no_grad():
         for name in config.mean_sizes():
             getattr(head, f"mean_{name}").copy_(values[name].reshape(1, -1))
+        if config.standardised:
+            head.token_mean.zero_()
+            head.token_std.fill_(1.0)
         _initialise(head, generator)
     return head
 

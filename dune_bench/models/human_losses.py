@@ -60,11 +60,12 @@ class WeightedSum:
 class PeopleTruth:
     """The P people of a batch to learn from, at most one per token.
 
-    cells: int64 (P, 3), (image, row, column) of the token that holds the head.  offset: (P, 2) of the
-    head from its centre, (dx, dy) in tokens.  rotmat: (P, rotations, 3, 3).  betas: (P, betas).
+    cells: int64 (P, 3), (image, row, column) of the token that the person is regressed from.  offset:
+    (P, 2) of the head from its centre, (dx, dy) in tokens.  rotmat: (P, rotations, 3, 3).  betas: (P, betas).
     head: (P, 3) camera frame, metres.  meshes: in the camera frame; its joints and vertices are those of
     the prediction's.  ignored: bool (B, rows, columns), tokens in which a head is neither right nor
-    wrong; the people's own tokens are not among them.
+    wrong; the heads' own tokens are not among them.  heads: int64 (P, 3), the tokens that hold the heads;
+    None: these are `cells`.
     """
 
     cells: Tensor
@@ -74,6 +75,7 @@ class PeopleTruth:
     head: Tensor
     meshes: PeopleMeshes
     ignored: Tensor
+    heads: Tensor | None = None
 
 
 class HeadCells(NamedTuple):
@@ -147,7 +149,7 @@ def _detection(logits: Tensor, truth: PeopleTruth, compat: bool) -> Sum:
     compat takes the clamped scores: a token that is confidently wrong teaches nothing there.
     """
     heads = torch.zeros_like(logits, dtype=torch.bool)
-    heads[truth.cells.unbind(-1)] = True
+    heads[(truth.cells if truth.heads is None else truth.heads).unbind(-1)] = True
     score = scores(logits) if compat else logits.sigmoid()
     log_yes = score.log() if compat else F.logsigmoid(logits)
     log_no = (1 - score).log() if compat else F.logsigmoid(-logits)

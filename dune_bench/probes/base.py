@@ -22,6 +22,7 @@ from torch import Tensor
 from dune_bench.data.base import Lazy
 from dune_bench.data.samples import Sample
 from dune_bench.encoders.base import Features
+from dune_bench.encoders.weights import ReleasedPart
 
 P = TypeVar("P", bound="ProtocolConstants")
 
@@ -105,7 +106,7 @@ class ProbeContext:
     classes: names of the dataset's labels.  chunk_bytes: budget of one block of features in memory.
     rng: seeded generator of this (task, seed).  training: folder of this one fit, where a long one
     leaves what it takes to go on after an interruption; None: it starts anew.  released: gives the file
-    with the decoder released with the encoder at hand, or raises UnavailableError; None: nobody can.
+    with the head released with the encoder at hand, or raises UnavailableError; None: nobody can.
     """
 
     classes: tuple[str, ...] = ()
@@ -141,6 +142,8 @@ class Probe(ABC, Generic[P]):
     """Bumped whenever score or reduce may give other numbers: part of the result's identity."""
     fit_version: ClassVar[int]
     """Bumped whenever fit may give another head."""
+    released_part: ClassVar[ReleasedPart] = "decoders"
+    """What a head that is only read is, if `reads_released`."""
 
     def __init__(self, protocol: P) -> None:
         self.protocol = protocol

@@ -20,7 +20,7 @@ from dune_bench.metrics.human_statistics import failed_image, image_statistics
 from dune_bench.models.body_models import BodyModel, BodyOutput
 from dune_bench.probes.hmr_bodies import BodyRows, PosedRows, checked_bodies
 from dune_bench.probes.hmr_people import Floats, People, head_points
-from dune_bench.probes.hmr_protocol import HmrRidge
+from dune_bench.probes.hmr_protocol import HmrConstants
 
 COMPAT = "multihmr."
 """Prefix of the statistics under the published matcher."""
@@ -71,7 +71,11 @@ def nobody(model: BodyModel, failed: str = "") -> PeoplePrediction:
 
 
 def image_stats(
-    model: BodyModel, prediction: PeoplePrediction, sample: HumanSample, people: People, protocol: HmrRidge
+    model: BodyModel,
+    prediction: PeoplePrediction,
+    sample: HumanSample,
+    people: People,
+    protocol: HmrConstants,
 ) -> dict[str, NDArray[Any]]:
     """Statistics of `image_statistics` under the strict matching and, with COMPAT before each name, under
     the published one among the people who count; and `failed`."""

@@ -1,14 +1,15 @@
-"""Constants of `hmr/*/ridge`; docs/tasks/hmr.md explains each."""
+"""Constants of the protocols of `hmr`: what all share, and `ridge`; docs/tasks/hmr.md explains each."""
 
 from __future__ import annotations
 
 from itertools import product
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from dune_bench.metrics.human_errors import ERRORS
 from dune_bench.probes.base import ProtocolConstants
+from dune_bench.probes.hmr_layout import Anchor
 from dune_bench.probes.hmr_ridge import Weights
 from dune_bench.probes.hmr_windows import Window
 from dune_bench.probes.linear import Lambdas
@@ -78,15 +79,16 @@ class Regression(ProtocolConstants):
         return [(1.0, *w) for w in product(sorted(self.kind_weights), repeat=len(self.windows))]
 
 
-class HmrRidge(ProtocolConstants):
-    """Constants of `hmr/*/ridge`."""
+class HmrConstants(ProtocolConstants):
+    """Who counts, and how predictions are scored.
+
+    head: the point that is detected and that places the body.  Whoever counts is decided by the middle
+    between the ears, whatever `head` says.
+    """
 
     body_model: str
-    head: Literal["between_ears"]
+    head: Anchor
     min_visible: float = Field(ge=0, le=1)
-    folds: int = Field(ge=2)
-    detection: Detection
-    regression: Regression
     min_depth_m: Positive
     max_depth_m: Positive
     matching: Literal["strict"]
@@ -94,9 +96,18 @@ class HmrRidge(ProtocolConstants):
     penalties: dict[str, Positive]
 
     @model_validator(mode="after")
-    def _consistent(self) -> HmrRidge:
+    def _consistent(self) -> Self:
         if self.min_depth_m >= self.max_depth_m:
             raise ValueError("min_depth_m must be below max_depth_m")
         if set(self.penalties) != set(ERRORS):
             raise ValueError(f"penalties: one for each of {', '.join(ERRORS)}")
         return self
+
+
+class HmrRidge(HmrConstants):
+    """Constants of `hmr/*/ridge`."""
+
+    head: Literal["between_ears"]
+    folds: int = Field(ge=2)
+    detection: Detection
+    regression: Regression

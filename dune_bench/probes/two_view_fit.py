@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -128,9 +128,7 @@ def padding_shares(features: FeatureSource) -> Margins:
     return left / width, top / height, right / width, bottom / height
 
 
-def token_statistics(
-    features: FeatureSource, samples: Lazy[PairSample], ctx: ProbeContext
-) -> tuple[Tensor, Tensor]:
+def token_statistics(features: FeatureSource, samples: Lazy[Any], ctx: ProbeContext) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (C,) of each channel over the tokens of the samples' images, summed in
     float64.  A channel that never moves has the deviation 1.  Raises TaskError naming an image whose tokens
     are not finite: behind the statistics all pairs would look alike."""

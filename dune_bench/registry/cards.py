@@ -80,6 +80,8 @@ class EncoderCard(Card):
     """Empty: the encoder needs none (random, pixels)."""
     decoders: tuple[WeightSource, ...] = ()
     """Places, in order, of the two-view decoder released with these weights; empty: there is none."""
+    human_heads: tuple[WeightSource, ...] = ()
+    """The same of the human head."""
     views: dict[str, str] = Field(default_factory=lambda: {"default": "norm"})
     """Probe name (or `default`) -> view."""
     resolution: int | None = None
@@ -89,9 +91,9 @@ class EncoderCard(Card):
     cite: str | None = None
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of all that the card says of the encoder itself.  Not of `decoders`: a released
-        decoder is part of the heads that it gives."""
-        return fingerprint(self.model_dump(mode="json", exclude={"decoders"}))
+        """sha256 (hex) of all that the card says of the encoder itself.  Not of `decoders` and
+        `human_heads`: what was released is part of the heads that it gives."""
+        return fingerprint(self.model_dump(mode="json", exclude={"decoders", "human_heads"}))
 
 
 class DatasetUse(Card):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class Evaluation:
         found.splits["score"] = split
         if (fit := keys.fit_split(node)) is not None:
             found.splits["fit"] = fit
-        keys.head(node, node.seeds[0])  # raises if a released decoder is missing: nothing was forwarded then
+        keys.head(node, node.seeds[0])  # raises if a released head is missing: nothing was forwarded then
         found.upstream = {role: keys.head(*at) for role, at in keys.upstream(node, node.seeds[0]).items()}
         extracted = self._extracted(node, split)
         found.seconds["features"] = sum(e.seconds for e in self._used(node))
@@ -127,8 +128,9 @@ class Evaluation:
     def _needs_of_head(self, node: TaskNode, seed: int | None) -> Iterator[tuple[TaskNode, Split]]:
         for upstream in self.keys.upstream(node, seed).values():
             yield from self._needs_of_head(*upstream)
-        if self.keys.probes[node.id].reads_released:
-            self.keys.released()  # raises, if it is not here, before anything is forwarded
+        probe = self.keys.probes[node.id]
+        if probe.reads_released:
+            self.keys.released(probe.released_part)  # raises, if it is not here, before anything is forwarded
             return
         split = self.keys.fit_split(node)
         if split is not None and self._stored(node, seed) is None:
@@ -214,7 +216,7 @@ class Evaluation:
             classes=split.classes,
             device=self.encoder.device,
             rng=rng,
-            released=self.keys.released,
+            released=partial(self.keys.released, self.keys.probes[node.id].released_part),
             **options,
         )
 

@@ -17,8 +17,8 @@ from dune_bench.run.request import RunRequest
 
 @dataclass(frozen=True)
 class Identities:
-    """nodes: every task of the plan by id.  probes: their probes.  released: the file with the decoder
-    that was released with the encoder.
+    """nodes: every task of the plan by id.  probes: their probes.  released: the files with what was
+    released with the encoder.
 
     Every method raises what opening the data raises, `head` and `result` also what `released` raises.
     """
@@ -66,7 +66,7 @@ class Identities:
             fit_version=probe.fit_version,
             upstream={role: self.head(*at) for role, at in self.upstream(node, seed).items()},
             seed=seed,
-            released=self.released().sha256 if probe.reads_released else None,
+            released=self.released(probe.released_part).sha256 if probe.reads_released else None,
         )
 
     def result(self, node: TaskNode) -> str:

@@ -1,4 +1,4 @@
-"""The decoder that was released with an encoder: its file, found once a run, and the hash of it."""
+"""What was released with an encoder beside it: the file, found once a run, and the hash of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dune_bench.encoders.checkpoint import file_sha256
-from dune_bench.encoders.weights import locate_decoder
+from dune_bench.encoders.weights import ReleasedPart, locate_released
 from dune_bench.errors import TaskError, UnavailableError
 from dune_bench.probes.base import ReleasedFile
 from dune_bench.registry.cards import EncoderCard, fingerprint
@@ -18,22 +18,24 @@ from dune_bench.run.request import RunRequest
 
 
 class Released:
-    """Called, gives the file; raises UnavailableError, without a second try once it is known."""
+    """Called with what is wanted, gives the file; raises UnavailableError, without a second try once it is
+    known."""
 
     def __init__(self, card: EncoderCard, request: RunRequest) -> None:
         self._card, self._request = card, request
-        self._found: ReleasedFile | UnavailableError | None = None
+        self._found: dict[ReleasedPart, ReleasedFile | UnavailableError] = {}
 
-    def __call__(self) -> ReleasedFile:
-        if self._found is None:
-            self._found = self._find()
-        if isinstance(self._found, UnavailableError):
-            raise self._found
-        return self._found
+    def __call__(self, part: ReleasedPart) -> ReleasedFile:
+        if part not in self._found:
+            self._found[part] = self._find(part)
+        found = self._found[part]
+        if isinstance(found, UnavailableError):
+            raise found
+        return found
 
-    def _find(self) -> ReleasedFile | UnavailableError:
+    def _find(self, part: ReleasedPart) -> ReleasedFile | UnavailableError:
         try:
-            path = locate_decoder(self._card, offline=self._request.offline).path
+            path = locate_released(self._card, part, offline=self._request.offline).path
         except UnavailableError as error:
             return error
         return ReleasedFile(path, remembered_sha256(path, verify=self._request.verify))

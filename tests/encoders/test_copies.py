@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dune_bench.encoders.load import load_encoder
-from dune_bench.encoders.weights import locate_decoder, weights_dir
+from dune_bench.encoders.weights import locate_released, weights_dir
 from dune_bench.errors import UnavailableError
 from tests.encoders.conftest import Server
 from tests.encoders.released import save_released
@@ -56,7 +56,7 @@ def test_download_that_also_holds_the_decoder_is_not_fetched_twice(server: Serve
     plain = card(server.url)
     both = plain.model_copy(update={"decoders": plain.weights})
     first = load_encoder(both, cache=tmp_path)
-    found = locate_decoder(both, cache=tmp_path, offline=True)
+    found = locate_released(both, "decoders", cache=tmp_path, offline=True)
     assert found.path == weights_dir(both, tmp_path) / "dune.pth"
     assert found.path.read_bytes() == server.body
     assert load_encoder(both, cache=tmp_path, offline=True).identity() == first.identity()

@@ -9,7 +9,7 @@ import torch
 
 from dune_bench.encoders import load as loading
 from dune_bench.encoders.load import load_encoder
-from dune_bench.encoders.weights import locate, locate_decoder, weights_dir
+from dune_bench.encoders.weights import locate, locate_released, weights_dir
 from dune_bench.errors import ExitCode, TaskError, UnavailableError, UsageError
 from dune_bench.registry.cards import EncoderCard
 from tests.encoders.conftest import Server
@@ -76,7 +76,7 @@ def test_decoder_is_found_where_the_message_says(tmp_path: Path) -> None:
     source = {"url": "http://127.0.0.1:9/two_view.pth", "size": "1.3 GB", "licence": "CC"}
     this = EncoderCard(id="tiny", kind="dune", arch=ARCH, decoders=[source])
     with pytest.raises(UnavailableError) as caught:
-        locate_decoder(this, cache=tmp_path, offline=True)
+        locate_released(this, "decoders", cache=tmp_path, offline=True)
     message = str(caught.value)
     for part in ("decoder released with encoder tiny", "two_view.pth (1300 MB, licence CC)", "--offline"):
         assert part in message
@@ -84,15 +84,15 @@ def test_decoder_is_found_where_the_message_says(tmp_path: Path) -> None:
     place = Path(message.partition("put it into ")[2]) / "two_view.pth"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"x")
-    assert locate_decoder(this, cache=tmp_path, offline=True).path == place
+    assert locate_released(this, "decoders", cache=tmp_path, offline=True).path == place
     wrong = this.model_copy(update={"decoders": (this.decoders[0].model_copy(update={"sha256": "0" * 64}),)})
     with pytest.raises(UnavailableError, match="not on this machine"):
-        locate_decoder(wrong, cache=tmp_path, offline=True)
+        locate_released(wrong, "decoders", cache=tmp_path, offline=True)
 
 
 def test_encoder_without_a_decoder_says_so(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="no decoder was released with encoder tiny: train one"):
-        locate_decoder(card("http://127.0.0.1:9/dune.pth"), cache=tmp_path)
+        locate_released(card("http://127.0.0.1:9/dune.pth"), "decoders", cache=tmp_path)
 
 
 def test_file_source_is_read_in_place(tmp_path: Path) -> None:
