@@ -8,6 +8,7 @@ person's left, origin at the pelvis joint moved by `root`.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping
@@ -104,10 +105,26 @@ class AnnyBody(BodyModel):
     def vertex_count(self) -> int:
         return len(self._template) // 3
 
+    def thinned(self, every: int) -> AnnyBody:
+        """The same body with every `every`-th vertex, all joints, and neither key points nor faces: for
+        losses, which need no more."""
+        kept = torch.arange(0, self.vertex_count, every, device=self._template.device)
+        rows = (3 * kept[:, None] + torch.arange(3, device=kept.device)).flatten()
+        other = copy.copy(self)
+        other._buffers = dict(self._buffers)
+        other._template, other._basis = self._template[rows], self._basis[:, rows]
+        other._weights = self._weights[kept]
+        other._regressor = self._regressor.new_zeros(0, len(kept))
+        other.faces = self.faces[:0]
+        other.keypoint_names = ()
+        return other
+
     def _pose(self, parameters: Mapping[str, Tensor]) -> BodyOutput:
         corners = corner_weights(parameters["phenotype"], self._anchors)
         size = len(corners)
-        rest = (self._template + (corners @ self._coefficients) @ self._basis).reshape(size, self.vertex_count, 3)
+        rest = (self._template + (corners @ self._coefficients) @ self._basis).reshape(
+            size, self.vertex_count, 3
+        )
         joints = len(self.joint_names)
         heads = (corners @ self._heads).reshape(size, joints, 3)
         # From the rest shape to the reference pose, in which every phenotype has the same bone axes.

@@ -46,8 +46,11 @@ class CrossAttention(nn.Module):
 class Layer(nn.Module):
     """Pre-norm self-attention, cross-attention and MLP, all residual; the context is not normalised."""
 
-    def __init__(self, width: int, context_dim: int, heads: int, head_dim: int, mlp: int) -> None:
+    def __init__(
+        self, width: int, context_dim: int, heads: int, head_dim: int, mlp: int, dropout: float
+    ) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.self_norm = nn.LayerNorm(width)
         self.self_attention = SelfAttention(width, heads, head_dim)
         self.cross_norm = nn.LayerNorm(width)
@@ -56,21 +59,31 @@ class Layer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.GELU(), nn.Linear(mlp, width))
 
     def forward(self, x: Tensor, real: Tensor, context: Tensor) -> Tensor:
-        x = x + self.self_attention(self.self_norm(x), real)
-        x = x + self.cross_attention(self.cross_norm(x), context)
-        return x + cast(Tensor, self.mlp(self.mlp_norm(x)))
+        x = x + self.dropout(self.self_attention(self.self_norm(x), real))
+        x = x + self.dropout(self.cross_attention(self.cross_norm(x), context))
+        return x + cast(Tensor, self.dropout(self.mlp(self.mlp_norm(x))))
 
 
 class PeopleTransformer(nn.Module):
     """Queries of an image's people, embedded, through `depth` layers; no final norm."""
 
     def __init__(
-        self, query_dim: int, context_dim: int, width: int, depth: int, heads: int, head_dim: int, mlp: int
+        self,
+        query_dim: int,
+        context_dim: int,
+        width: int,
+        depth: int,
+        heads: int,
+        head_dim: int,
+        mlp: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(query_dim, width)
         self.position = nn.Parameter(torch.zeros(1, 1, width))  # the same for everyone
-        self.layers = nn.ModuleList(Layer(width, context_dim, heads, head_dim, mlp) for _ in range(depth))
+        self.layers = nn.ModuleList(
+            Layer(width, context_dim, heads, head_dim, mlp, dropout) for _ in range(depth)
+        )
 
     def forward(self, queries: Tensor, real: Tensor, context: Tensor) -> Tensor:
         """(I, S, width) of queries (I, S, query_dim) and context (I, N, context_dim).

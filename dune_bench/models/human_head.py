@@ -27,6 +27,7 @@ from dune_bench.models.human_camera import (
     from_viewing_frame,
     token_rays,
 )
+from dune_bench.models.human_windows import Window, window_means
 from dune_bench.models.rotations import rotation_from_6d
 
 SCORE_MARGIN = 1e-4
@@ -47,7 +48,9 @@ class HumanHeadConfig(BaseModel):
     root, 21 of the body, 15 of each hand, jaw.  standardised: the tokens' channels are centred and scaled
     by the buffers `token_mean` and `token_std`; they are part of the weights.  viewing_frame: the global
     rotation is predicted relative to the ray of the head, not to the optical axis: somebody who faces the
-    camera looks the same wherever in the image he stands.
+    camera looks the same wherever in the image he stands.  windows: the query also gets the means of the
+    tokens in them (`window_means`): where legs are seen from the head need not be learned.  query_dropout:
+    of what the query takes from the tokens.  dropout: of the transformer's residuals.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,13 +69,16 @@ class HumanHeadConfig(BaseModel):
     compat: bool = False
     standardised: bool = False
     viewing_frame: bool = False
+    windows: tuple[Window, ...] = ()
+    query_dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if min(self.grid) < 1:
             raise ValueError("grid: at least one row and one column")
-        if self.compat and (self.standardised or self.viewing_frame):
-            raise ValueError("compat: the released models neither standardise tokens nor turn rotations")
+        if self.compat and (self.standardised or self.viewing_frame or self.windows):
+            raise ValueError("compat: the released models have no standardised, viewing_frame or windows")
         if self.compat and self.grid[0] != self.grid[1]:
             raise ValueError(
                 "grid: the released models see square images only; rectangles need compat: false"
@@ -145,13 +151,18 @@ class HumanHead(nn.Module):
             nn.Parameter(torch.zeros(size, config.context_dim)) for size in (rows, columns, rows, columns)
         )
         self.transformer = PeopleTransformer(
-            config.context_dim + sizes["pose"] + sizes["betas"] + sizes["camera"],
+            config.context_dim
+            + len(config.windows) * config.encoder_dim
+            + sizes["pose"]
+            + sizes["betas"]
+            + sizes["camera"],
             config.context_dim,
             config.width,
             config.depth,
             config.heads,
             config.head_dim,
             config.mlp,
+            config.dropout,
         )
         self.decoders = nn.ModuleDict({name: nn.Linear(config.width, size) for name, size in sizes.items()})
 
@@ -216,6 +227,9 @@ class HumanHead(nn.Module):
         rays = embed_rays(token_rays(K, config.grid, config.patch, config.compat))
         context = torch.cat([tokens, rays.to(tokens.dtype)], -1)
         query = context[image, row, column] + self.query_rows[row] + self.query_columns[column]
+        if config.windows:
+            query = torch.cat([query, window_means(tokens, cells, config.windows).flatten(1)], -1)
+        query = F.dropout(query, config.query_dropout, self.training)
         means = [self.mean_pose, self.mean_betas, self.mean_camera]
         query = torch.cat([query, *(mean.expand(len(cells), -1) for mean in means)], -1)
         images, group, slot = _slots(image, len(tokens))

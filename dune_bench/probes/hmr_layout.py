@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dune_bench.data.samples import Person
-from dune_bench.errors import TaskError
+from dune_bench.errors import TaskError, UsageError
+from dune_bench.models.body_anny import AnnyBody
 from dune_bench.models.body_models import BodyModel, BodyOutput
 from dune_bench.models.human_bodies import SMPLX_ROTATIONS, placed, smplx_parameters
 from dune_bench.models.rotations import nearest_rotation
@@ -57,6 +58,27 @@ class BodyLayout(ABC):
 
     def __init__(self, model: BodyModel) -> None:
         self.model = model
+
+    @property
+    def joints(self) -> list[int]:
+        """Joints that a loss looks at."""
+        return list(range(len(self.model.joint_names)))
+
+    def thinned(self, every: int) -> Self:
+        """The same with every `every`-th vertex and no key points.  Raises UsageError for a body model that
+        cannot be thinned."""
+        if every != 1:
+            raise UsageError(f"vertex_step {every}: the body model {self.model.name} takes 1 only")
+        return self
+
+    def head_joints(self, people: Sequence[Person], where: str) -> Tensor:
+        """(n, 3) of true people, camera frame, metres.  Raises TaskError naming `where`."""
+        values = checked_bodies(self.model, people, where)
+        T = torch.from_numpy(np.stack([p.T_cam_body for p in people])).float()
+        with torch.no_grad():
+            bodies = self.model({name: value.float() for name, value in values.items()})
+        joints: Tensor = bodies.moved(T).joints[:, self.model.head]
+        return joints
 
     @abstractmethod
     def numbers(self, people: Sequence[Person], where: str) -> BodyNumbers:
@@ -112,6 +134,16 @@ class AnnyLayout(BodyLayout):
         self.bones, self.rest = list(bones), rest
         self.rotations = 1 + len(self.bones)
         self.betas = model.parameter_specs["phenotype"].shape[0]
+
+    @property
+    def joints(self) -> list[int]:
+        return [self.model.root, *self.bones]
+
+    def thinned(self, every: int) -> AnnyLayout:
+        if every == 1:
+            return self
+        assert isinstance(self.model, AnnyBody)
+        return AnnyLayout(self.model.thinned(every), self.bones, self.rest)
 
     @classmethod
     def of_people(cls, model: BodyModel, poses: Tensor) -> AnnyLayout:

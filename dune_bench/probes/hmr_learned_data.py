@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dune_bench.data.base import Lazy
-from dune_bench.data.samples import HumanSample
+from dune_bench.data.samples import HumanSample, Person
 from dune_bench.engine.data import Pick
 from dune_bench.geometry.cameras import scale_intrinsics
 from dune_bench.models.human_head import HumanHeadConfig
 from dune_bench.probes.base import FeatureSource
 from dune_bench.probes.grids import TokenGrid
 from dune_bench.probes.hmr_heads import Heads, heads_of
-from dune_bench.probes.hmr_layout import Anchor, BodyLayout, BodyNumbers, anchor_points
+from dune_bench.probes.hmr_layout import Anchor, BodyLayout, BodyNumbers
 from dune_bench.probes.hmr_learned_protocol import LearningConstants
 from dune_bench.probes.hmr_people import People, people_of
 from dune_bench.probes.stream import grid_of
@@ -70,6 +70,7 @@ class PeopleImages:
         self._features, self._samples, self._layout = features, samples, layout
         self._config, self._learning, self._min_visible = config, learning, min_visible
         self._anchor = anchor
+        self._joints: dict[str, Tensor] = {}
         self._grid = grid_of(features)
 
     def __len__(self) -> int:
@@ -116,15 +117,19 @@ class PeopleImages:
         learned = np.flatnonzero(heads.counts & heads.owns)
         numbers = self._layout.numbers([people.people[i] for i in learned], f"sample {sample.id}")
         at = torch.from_numpy(people.heads[learned]).float()
-        if self._anchor != "between_ears":
-            with torch.no_grad():
-                posed = self._layout.posed(numbers, at, "between_ears").bodies
-            at = anchor_points(self._layout.model, posed, self._anchor)
+        if self._anchor == "head_joint" and len(learned):
+            at = self._head_joints(sample, [people.people[i] for i in learned])
         tokens = self._features.one(sample.image.id).patch[0]
         K = torch.from_numpy(grid_camera(sample.K, sample.image.size, self._grid)).float()
         cells, offset = _cells(at, K, config)
         spare = self._learning.spare_neighbours
         return _Seen(tokens, K, cells, cells, offset, numbers, at, _ignored(heads, config, spare))
+
+    def _head_joints(self, sample: HumanSample, people: Sequence[Person]) -> Tensor:
+        """Remembered: posing bodies is the dearest part of a batch."""
+        if sample.id not in self._joints:
+            self._joints[sample.id] = self._layout.head_joints(people, f"sample {sample.id}")
+        return self._joints[sample.id]
 
 
 @dataclass(frozen=True)

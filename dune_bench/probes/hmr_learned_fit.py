@@ -69,17 +69,18 @@ def fit_human_head(
             (head.token_mean, head.token_std), token_statistics(features, samples, ctx), strict=True
         ):
             buffer.copy_(value)
+    seen = layout.thinned(training.learning.vertex_step)
     data = PeopleImages(
-        features, samples, layout, config, training.learning, protocol.min_visible, protocol.head
+        features, samples, seen, config, training.learning, protocol.min_visible, protocol.head
     )
-    layout.model.to(ctx.device)
+    seen.model.to(ctx.device)
 
     def loss(module: nn.Module, batch: PeopleBatch, context: StepContext) -> Mapping[str, LossTerm]:
         with_2d = context.progress >= training.learning.points2d_after
-        return human_terms(module, batch, layout, config, training.loss, protocol.head, with_2d)
+        return human_terms(module, batch, seen, config, training.loss, protocol.head, with_2d)
 
     record = train(
-        head,
+        head.train(),
         loss,
         data,
         training.recipe,
@@ -144,8 +145,8 @@ def numbers_of(output: HumanOutput) -> BodyNumbers:
 
 
 def _meshes(layout: BodyLayout, bodies: BodyOutput) -> PeopleMeshes:
-    """Key points stand for the joints: half of anny's bones are fingers and toes."""
-    return PeopleMeshes(bodies.joints[:, layout.model.root], bodies.keypoints, bodies.vertices)
+    """Joints that move: of anny's bones some never do."""
+    return PeopleMeshes(bodies.joints[:, layout.model.root], bodies.joints[:, layout.joints], bodies.vertices)
 
 
 class _Everyone:

@@ -58,8 +58,39 @@ def gram_schmidt(six: Floats) -> Floats:
     return np.stack([x, y, np.cross(x, y)], -1)
 
 
+def standardised(head: HumanHead, tokens: Floats) -> Floats:
+    if not head.config.standardised:
+        return tokens
+    mean, std = (head.state_dict()[f"token_{n}"].double().numpy()[:, None, None] for n in ("mean", "std"))
+    return (tokens - mean) / std
+
+
+def window_mean(tokens: Floats, row: int, column: int, window: tuple[float, ...]) -> Floats:
+    """(C,) mean over a window, from the shares of the tokens in it.  tokens: (C, rows, columns)."""
+    _, rows, columns = tokens.shape
+    left, right = (column + 0.5 + w * columns for w in (window[0], window[2]))
+    top, bottom = (row + 0.5 + w * rows for w in (window[1], window[3]))
+    total, area = np.zeros(len(tokens)), 0.0
+    for r, c in np.ndindex(rows, columns):
+        share = max(min(bottom, r + 1) - max(top, r), 0) * max(min(right, c + 1) - max(left, c), 0)
+        total, area = total + share * tokens[:, r, c], area + share
+    return total / area if area else tokens.mean((1, 2))
+
+
+def viewing_rotation(ray: Floats) -> Floats:
+    """Turns the camera about its vertical axis, then about the new horizontal one, until it looks along
+    the ray."""
+    yaw = math.atan2(ray[0], ray[2])
+    pitch = math.atan2(ray[1], math.hypot(ray[0], ray[2]))
+    about_y = np.array([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
+    c, s = math.cos(pitch), math.sin(pitch)
+    about_x = np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
+    return about_y @ about_x
+
+
 def logits(head: HumanHead, tokens: Floats) -> Floats:
     """(B, rows, columns); tokens: (B, C, rows, columns)."""
+    tokens = standardised(head, tokens)
     batch, _, rows, columns = tokens.shape
     result = np.zeros((batch, rows, columns))
     for b, r, c in np.ndindex(batch, rows, columns):
@@ -69,6 +100,7 @@ def logits(head: HumanHead, tokens: Floats) -> Floats:
 
 def people(head: HumanHead, tokens: Floats, K: Floats, cells: list[list[int]]) -> list[dict[str, Any]]:
     """What `regress` says of each cell, by field name."""
+    tokens = standardised(head, tokens)
     config, state = head.config, {n: v.double().numpy() for n, v in head.state_dict().items()}
     clean, (rows, columns) = not config.compat, config.grid
     means = np.concatenate([state[f"mean_{part}"][0] for part in ("pose", "betas", "camera")])
@@ -89,6 +121,8 @@ def people(head: HumanHead, tokens: Floats, K: Floats, cells: list[list[int]]) -
         for index, (i, r, c) in enumerate(cells):
             if i == image:
                 query = bare[r, c] + state["query_rows"][r] + state["query_columns"][c]
+                seen = [window_mean(tokens[image], r, c, window) for window in config.windows]
+                query = np.concatenate([query, *seen])
                 embedded = linear(head, "transformer.embed", np.concatenate([query, means]))
                 streams[index] = embedded + state["transformer.position"][0, 0]
     for depth in range(config.depth):
@@ -141,13 +175,17 @@ def answer(head: HumanHead, tokens: Floats, K: Floats, cell: list[int], x: Float
         dist = min(max(math.exp(raw * K[image][0, 0] / f_n) - 1e-10, 0.0), 50.0)
     else:
         dist = math.exp(raw) * math.sqrt(K[image][0, 0] * K[image][1, 1]) / f_n
+    ray = np.linalg.inv(K[image]) @ [*loc, 1.0]
+    rotmat = np.stack([gram_schmidt(six) for six in said["pose"].reshape(-1, 6)])
+    if config.viewing_frame:
+        rotmat[0] = viewing_rotation(ray) @ rotmat[0]
     return {
         "offset": np.array([dx, dy]),
         "loc": loc,
-        "rotmat": np.stack([gram_schmidt(six) for six in said["pose"].reshape(-1, 6)]),
+        "rotmat": rotmat,
         "betas": said["betas"],
         "expression": said["expression"],
         "dist_raw": raw,
         "dist": dist,
-        "translation": np.linalg.inv(K[image]) @ [*loc, 1.0] * dist,
+        "translation": ray * dist,
     }

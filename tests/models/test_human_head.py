@@ -40,6 +40,14 @@ SHAPE: dict[str, Any] = {
 }
 CLEAN = HumanHeadConfig(**SHAPE, grid=(3, 4))
 COMPAT = HumanHeadConfig(**SHAPE, grid=(4, 4), compat=True)
+SMALL_DATA = HumanHeadConfig(
+    **SHAPE,
+    grid=(3, 4),
+    standardised=True,
+    viewing_frame=True,
+    windows=((-0.1, -0.3, 0.4, 0.2), (-0.9, 0.6, -0.6, 0.9)),
+)
+"""With all that the protocol for few people adds."""
 CELLS = [[2, 0, 1], [0, 1, 1], [0, 2, 3], [2, 2, 0], [0, 0, 0]]
 """Three people in image 0, two in image 2, nobody in image 1; not in order."""
 
@@ -54,6 +62,9 @@ def lively(config: HumanHeadConfig, seed: int = 0) -> HumanHead:
     head = new_head(config, mean_person(config), torch.Generator().manual_seed(seed)).double()
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
+        if config.standardised:
+            head.token_mean.fill_(0.2)
+            head.token_std.fill_(1.7)
         for parameter in head.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         head.mean_betas.fill_(0.4)
@@ -68,7 +79,7 @@ def inputs(config: HumanHeadConfig, batch: int = 3, seed: int = 5) -> tuple[Tens
     return tokens, K + zoom * torch.eye(3)
 
 
-@pytest.mark.parametrize("config", [CLEAN, COMPAT], ids=["clean", "compat"])
+@pytest.mark.parametrize("config", [CLEAN, COMPAT, SMALL_DATA], ids=["clean", "compat", "small data"])
 def test_batched_head_is_not_another_function_than_the_loops(config: HumanHeadConfig) -> None:
     head, (tokens, K) = lively(config), inputs(config)
     with torch.no_grad():
@@ -81,7 +92,7 @@ def test_batched_head_is_not_another_function_than_the_loops(config: HumanHeadCo
             assert np.allclose(got, value, rtol=1e-8, atol=1e-9), (i, name)
 
 
-@pytest.mark.parametrize("config", [CLEAN, COMPAT], ids=["clean", "compat"])
+@pytest.mark.parametrize("config", [CLEAN, COMPAT, SMALL_DATA], ids=["clean", "compat", "small data"])
 def test_no_parameter_is_left_without_gradient(config: HumanHeadConfig) -> None:
     head, (tokens, K) = lively(config), inputs(config)
     logits, output = head(tokens, K, torch.tensor(CELLS))
@@ -261,3 +272,21 @@ def test_mean_person_is_what_residuals_are_added_to() -> None:
         output = head.regress(tokens, K.float(), torch.tensor(CELLS))
     assert torch.allclose(output.rotmat, turn.expand(5, 3, 3, 3), atol=1e-6)
     assert torch.allclose(output.betas, torch.tensor([0.5, -0.25]).expand(5, 2))
+
+
+def test_the_released_models_do_not_get_what_they_never_had() -> None:
+    for extra in ({"standardised": True}, {"viewing_frame": True}, {"windows": ((-0.1, -0.1, 0.1, 0.1),)}):
+        with pytest.raises(ValidationError, match="compat: the released models have no"):
+            HumanHeadConfig(**SHAPE, grid=(4, 4), compat=True, **extra)
+
+
+def test_dropout_is_for_training_alone() -> None:
+    config = SMALL_DATA.model_copy(update={"query_dropout": 0.5, "dropout": 0.5})
+    head, (tokens, K) = lively(config), inputs(config)
+    cells = torch.tensor(CELLS)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        one, two = (head.train().regress(tokens, K, cells).betas for _ in range(2))
+        assert not torch.equal(one, two)
+        one, two = (head.eval().regress(tokens, K, cells).betas for _ in range(2))
+        assert torch.equal(one, two)

@@ -19,7 +19,9 @@ from tests.probes.hmr_world import crowd, lazy, model, telling
 CARD = Path(__file__).parents[2] / "tasks" / "hmr_minirooms_multihmr_mini.yaml"
 STEPS = 60
 SMALL = {
-    "shape": {"width": 64, "depth": 1, "heads": 2, "head_dim": 16, "mlp": 64},
+    "shape": {"width": 64, "depth": 1, "heads": 2, "head_dim": 16, "mlp": 64}
+    | {"query_dropout": 0.0, "dropout": 0.0, "windows": []},
+    "learning": {"vertex_step": 1},
     "recipe": {"steps": STEPS, "batch_size": 4, "lr": 3e-3, "warmup_steps": 5, "log_every": 1}
     | {"checkpoint_every": 10, "dtype": "float32"},
 }
@@ -28,6 +30,7 @@ SMALL = {
 def protocol(**changes: Any) -> HmrTrained:
     """The card's with a small head and few steps.  changes: of the parts of `training`."""
     raw = load_card(CARD, TaskCard).model_dump(mode="json")["protocol"]
+    raw["head"] = "between_ears"  # whose token the small world's features mark
     for part in (SMALL, changes):
         for name, values in part.items():
             raw["training"][name] |= values
