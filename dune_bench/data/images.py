@@ -52,9 +52,8 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
         # Pillow decodes a PNG in search of an orientation that may stand behind the pixels, and says the
         # size of a TIFF as it will be turned.
         plain = image.format == "PNG" and not any(chunk in data for chunk in _PNG_TEXTS)
-        turned = (
-            not plain and image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in _TURNED
-        )
+        known = plain or image.format == "TIFF"
+        turned = not known and image.getexif().get(ExifTags.Base.Orientation) in _TURNED
     return (width, height) if turned else (height, width)
 
 

@@ -20,9 +20,10 @@ from dune_bench.data import smplx_people
 from dune_bench.data.base import Lazy
 from dune_bench.data.samples import DepthSample, HumanSample
 from dune_bench.data.smplx_people import SmplxPeople
+from dune_bench.doctor import _datasets
 from dune_bench.errors import TaskError, UnavailableError, UsageError
 from dune_bench.models.body_smplx import FACE_VERTICES, JOINT_NAMES
-from dune_bench.registry.lookup import Registry
+from dune_bench.registry.lookup import DATASETS, Registry
 from tests.data.smplx_fixture import SIZE, K, lines_of, person, write_lines, write_people
 from tests.models import synthetic_smplx
 
@@ -311,6 +312,14 @@ def test_prepared_folder_is_found_and_guessed_visibility_is_said(root: Path) -> 
     assert "what is in the image counts as visible" in text
     assert SmplxPeople().root == root
     assert SmplxPeople().verify() == []
+
+
+def test_doctor_does_not_read_a_large_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_bytes", None)
+    registry = Registry(datasets={"smplx-people@1": DATASETS["smplx-people@1"]})
+    (check,) = _datasets(registry, root)
+    assert (check.state.value, check.essential) == ("ok", False)
+    assert "found (test, train)" in check.text
 
 
 def test_without_the_licensed_model_it_is_exit_3(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
