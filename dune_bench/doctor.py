@@ -80,6 +80,7 @@ def examine(include: tuple[Path, ...], data: Path | None, runs: Path) -> Iterato
         yield Check("encoders", "encoders", State.broken, "not looked at, because torch does not work")
         return
     yield from _datasets(registry, data)
+    yield _smplx()
     yield from _encoders(registry)
     yield from _licences(registry)
 
@@ -181,6 +182,11 @@ def _datasets(registry: Registry, root: Path | None) -> Iterator[Check]:
         fix = f"dune-bench prepare {name}"
         try:
             dataset = registry.dataset(name)(name, root=root)
+            if not _shipped(registry, name):
+                # The user's own data may be large: their files are read when they ask for it.
+                text = f"found ({', '.join(dataset.splits)}); `{fix} --check` reads its files"
+                yield Check("data", name, State.ok, text)
+                continue
             problems = dataset.verify()
         except UnavailableError as error:
             # What ships with us cannot be merely absent.
@@ -199,6 +205,23 @@ def _datasets(registry: Registry, root: Path | None) -> Iterator[Check]:
 def _shipped(registry: Registry, name: str) -> bool:
     """Whether the default suite needs this data."""
     return any("mini" in task.suites and task.dataset.name == name for task in registry.tasks.values())
+
+
+def _smplx() -> Check:
+    """The licensed body model: which of its files are where, by their names."""
+    from dune_bench.models.smplx_files import FILES, neutral_file, smplx_source
+
+    section, fix = "body models", "dune-bench prepare smplx --root DIR"
+    if smplx_source() is None:
+        text = "no folder recorded; the shipped tasks do not need it (https://smpl-x.is.tue.mpg.de)"
+        return Check(section, "smplx", State.missing, text, fix)
+    try:
+        neutral = neutral_file()
+    except BenchError as error:
+        return Check(section, "smplx", State.missing, str(error), fix)
+    there = [gender for gender, name in FILES.items() if neutral.with_name(name).is_file()]
+    text = f"{', '.join(there)} in {neutral.parent}; evaluation uses {neutral.name}"
+    return Check(section, "smplx", State.ok, f"{text}; `dune-bench prepare smplx --check` reads them")
 
 
 def _encoders(registry: Registry) -> Iterator[Check]:

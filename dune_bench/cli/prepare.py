@@ -1,4 +1,4 @@
-"""`dune-bench prepare`: make a dataset ready to use, or check it."""
+"""`dune-bench prepare`: make a dataset or a licensed body model ready to use, or check it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import typer
 from dune_bench.cli.options import IncludeOption, Kind, complete
 from dune_bench.errors import ExitCode, UsageError
 
+BODY_MODEL = "smplx"
+"""The body model whose licensed files the user brings: the one name that is no dataset."""
+
 if TYPE_CHECKING:
     from dune_bench.registry.lookup import Registry
 
@@ -18,8 +21,8 @@ def prepare(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="A dataset, with or without its version: minirooms, minirooms@1.",
-            autocompletion=complete(Kind.datasets),
+            help="A dataset, with or without its version: minirooms, minirooms@1; or smplx, the body model.",
+            autocompletion=complete(Kind.datasets, extra=(BODY_MODEL,)),
         ),
     ],
     root: Annotated[
@@ -33,7 +36,10 @@ def prepare(
     ] = False,
     include: IncludeOption = None,
 ) -> None:
-    """Make a dataset ready to use, or check its files."""
+    """Make a dataset ready to use, or check its files; or those of the body model smplx."""
+    if dataset == BODY_MODEL:
+        _body_model(root, check)
+        return
     from dune_bench.registry.lookup import load_registry
 
     registry = load_registry(tuple(include or ()))
@@ -42,12 +48,25 @@ def prepare(
     if not check:
         typer.echo(data.prepare(root, accept_license))
         return
-    problems = data.verify()
+    _report(data.verify(), f"{name}: ok ({', '.join(data.splits)}; licence: {data.licence})")
+
+
+def _body_model(root: Path | None, check: bool) -> None:
+    from dune_bench.models.smplx_files import prepare_smplx, verify_smplx
+
+    if check:
+        _report(*verify_smplx(root))
+    else:
+        typer.echo(prepare_smplx(root))
+
+
+def _report(problems: list[str], sound: str) -> None:
+    """Prints a line per problem and exits 1, or says that all is sound."""
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
     if problems:
         raise typer.Exit(ExitCode.FAILED)
-    typer.echo(f"{name}: ok ({', '.join(data.splits)}; licence: {data.licence})")
+    typer.echo(sound)
 
 
 def resolve_version(registry: Registry, name: str) -> str:

@@ -2,8 +2,8 @@
 
 A model declares its parameters and implements `_pose`; the sealed `forward` checks everything that
 comes in, so that a wrong shape, a NaN or a matrix that is no rotation is one clear line and not a wrong
-number.  `load_body_model("anny")` needs no file; `load_body_model("smplx", path)` reads the user's
-licensed `.npz`.
+number.  `load_body_model("anny")` needs no file; `load_body_model("smplx")` reads the user's licensed
+`.npz`, from a path or from where `dune-bench prepare smplx` recorded it.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ Builder = Callable[[Path | None, torch.dtype], BodyModel]
 
 _BUILDERS: dict[str, str | Builder] = {
     "anny": "dune_bench.models.body_anny:build",
-    "smplx": "dune_bench.models.body_smplx:build",
+    "smplx": "dune_bench.models.smplx_files:build",
 }
 
 
@@ -191,8 +191,8 @@ def register_body_model(name: str, build: Builder) -> None:
 def load_body_model(name: str, path: Path | None = None, dtype: torch.dtype = torch.float32) -> BodyModel:
     """The body model of that name, on the CPU.
 
-    path: the model file where the name needs one.  Raises UsageError for an unknown name or a damaged
-    file, UnavailableError for a file that is not there.
+    path: the model file where the name needs one; None: the built-in or the recorded one.
+    Raises UsageError for an unknown name or a damaged file, UnavailableError for one that is not there.
     """
     if name not in _BUILDERS:
         raise UsageError(f"unknown body model {name!r}: use one of {', '.join(sorted(_BUILDERS))}")

@@ -1,8 +1,8 @@
 """SMPL-X (Pavlakos et al., CVPR 2019) from the user's licensed `.npz`, with its own forward pass.
 
-The file comes from https://smpl-x.is.tue.mpg.de after registration; nothing of it ships here.  Frame:
-metres, y up, facing +z, x to the person's left.  Hands are flat at zero (`flat_hand_mean=True`, no
-PCA), as in Multi-HMR (PROTOCOLS §4.2).
+The file comes from https://smpl-x.is.tue.mpg.de after registration; nothing of it ships here
+(`smplx_files` finds it).  Frame: metres, y up, facing +z, x to the person's left.  Hands are flat at zero
+(`flat_hand_mean=True`, no PCA), as in Multi-HMR (PROTOCOLS §4.2).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dune_bench.errors import UnavailableError, UsageError
+from dune_bench.errors import UsageError
 from dune_bench.models.body_files import Array, Shapes, check_indices, read_npz
 from dune_bench.models.body_models import BodyModel, BodyOutput, Parameter
 from dune_bench.models.skinning import KinematicTree, skin
@@ -34,13 +34,9 @@ SHAPES: Shapes = {
 _EXPRESSION_AT = {400: 300, 20: 10}
 """Columns of `shapedirs` -> where expression starts: the full files and the first release's."""
 HINT = (
-    "register at https://smpl-x.is.tue.mpg.de, download the SMPL-X model and give the path of its "
-    "SMPLX_NEUTRAL.npz, or of the folder it is in"
+    "register at https://smpl-x.is.tue.mpg.de, download the SMPL-X model (.npz), and name the folder of its "
+    "SMPLX_NEUTRAL.npz: `dune-bench prepare smplx --root DIR`"
 )
-FILES = {"neutral": "SMPLX_NEUTRAL.npz", "male": "SMPLX_MALE.npz", "female": "SMPLX_FEMALE.npz"}
-"""The licensed files by gender.  The same betas are another body in each of them."""
-SUBFOLDERS = ("", "smplx", "models/smplx")
-"""Where they lie in a folder: in itself, as the `smplx` package wants it, or as the archive unpacks."""
 
 _FINGERS = ("index", "middle", "pinky", "ring", "thumb")
 JOINT_NAMES = (
@@ -173,54 +169,3 @@ def read_smplx(
     except ValueError as error:
         raise UsageError(f"{path}: 'kintree_table' is no tree ({error}): the file is damaged") from error
     return SmplxBody(arrays, betas, expressions, tree, dtype)
-
-
-def smplx_files(root: Path) -> dict[str, Path]:
-    """The model files in a folder by gender, those of FILES that are there; neutral is.
-
-    Raises UnavailableError without the neutral one, saying where it comes from and where it goes.
-    """
-    places = [root / sub for sub in SUBFOLDERS]
-    found = {
-        gender: place / name
-        for gender, name in FILES.items()
-        for place in reversed(places)
-        if (place / name).is_file()
-    }
-    if "neutral" not in found:
-        searched = ", ".join(sub + "/" if sub else "itself" for sub in SUBFOLDERS)
-        near = [place / f"{Path(FILES['neutral']).stem}.pkl" for place in places]
-        pickled = (
-            "; the .pkl that is there is never loaded, take the .npz" if any(map(Path.is_file, near)) else ""
-        )
-        raise UnavailableError(
-            f"no {FILES['neutral']} in {root} (in {searched}){pickled}: register at "
-            f"https://smpl-x.is.tue.mpg.de, download the SMPL-X model and put the file there"
-        )
-    return found
-
-
-def check_smplx(root: Path) -> dict[str, Path]:
-    """The model files in a folder by gender, each read whole and checked as `read_smplx` does.
-
-    Raises UnavailableError as `smplx_files`; UsageError for a damaged file, or for two genders with the
-    same template: one is a copy under another's name, and its errors would be wrong but plausible.
-    """
-    found, templates = smplx_files(root), dict[str, Tensor]()
-    for gender, path in found.items():
-        template = read_smplx(path)._template
-        for other, known in templates.items():
-            if torch.equal(template, known):
-                raise UsageError(
-                    f"{path} holds the body of {found[other]}: one is a renamed copy, get it again"
-                )
-        templates[gender] = template
-    return found
-
-
-def build(path: Path | None, dtype: torch.dtype) -> BodyModel:
-    """The user's model: of a file, or the neutral one of a folder.  Raises UnavailableError without a
-    path: nothing is shipped."""
-    if path is None:
-        raise UnavailableError(f"the body model smplx has a licence of its own and does not ship: {HINT}")
-    return read_smplx(smplx_files(path)["neutral"] if path.is_dir() else path, dtype)

@@ -1,8 +1,8 @@
 """Bodies as regression targets and back: parameters, orientation and distance <-> one row of numbers.
 
 A row is [orientation 6, the model's rotations 6 each, its other parameters, log z/f]:
-* orientation: the body's frame in the head's ray frame (see `hmr_people`), as its up and left axes.  Up
-  comes first: it hardly varies, so that a weak prediction of the heading stays a rotation about it.
+* orientation: the body's frame in the head's ray frame (see `hmr_people`), as its up axis and a level
+  one.  Up comes first: it hardly varies, so that a weak prediction of the heading stays a rotation about it.
 * rotations: 6-D form (PROTOCOLS §12), matrices' first two columns.
 * log z/f: depth of the head in metres over the focal length in pixels at network size.  The size of a
   head on the token grid tells z/f, not z.
@@ -27,8 +27,10 @@ from dune_bench.models.rotations import rotation_from_6d, rotation_to_6d
 from dune_bench.probes.hmr_people import ray_frames
 
 Floats = NDArray[np.float64]
+UP_FIRST = {"smplx": (1, 2, 0)}
+"""Body model -> columns of its orientation in the order in which the 6-D form takes them: up, forward."""
 AXES = (2, 0, 1)
-"""Columns of the body's orientation in the order in which the 6-D form takes them: up, left."""
+"""The same of every other model, whose z runs up: up, left."""
 GROUPS = ("orientation", "pose", "shape", "distance")
 
 
@@ -63,6 +65,7 @@ class BodyRows:
 
     def __init__(self, model: BodyModel) -> None:
         self.model = model
+        self.axes = UP_FIRST.get(model.name, AXES)
         specs = model.parameter_specs
         self.rotations = [name for name, spec in specs.items() if spec.rotation]
         self.others = [name for name, spec in specs.items() if not spec.rotation]
@@ -83,7 +86,7 @@ class BodyRows:
         values = checked_bodies(self.model, people, where)
         R_cam_ray = ray_frames(heads / heads[:, 2:])
         R_ray_body = R_cam_ray.transpose(0, 2, 1) @ np.stack([p.T_cam_body[:3, :3] for p in people])
-        orientation = rotation_to_6d(torch.from_numpy(R_ray_body[:, :, AXES]))
+        orientation = rotation_to_6d(torch.from_numpy(R_ray_body[:, :, self.axes]))
         pose = [rotation_to_6d(values[name]).flatten(1) for name in self.rotations]
         shape = [values[name].flatten(1) for name in self.others]
         distance = torch.from_numpy(np.log(heads[:, 2:])) - view.log_focal
@@ -100,7 +103,7 @@ class BodyRows:
         parts = {name: rows[:, part] for name, part in self.groups.items()}
         z = np.exp(np.clip(parts["distance"][:, 0].numpy() + view.log_focal, *np.log(depth_range)))
         through = view.rays(pixels)
-        six = rotation_from_6d(parts["orientation"]).numpy()[:, :, np.argsort(AXES)]
+        six = rotation_from_6d(parts["orientation"]).numpy()[:, :, np.argsort(self.axes)]
         if not np.isfinite(six).all():
             raise TaskError("a predicted orientation is no rotation")
         R_cam_body = ray_frames(through) @ six

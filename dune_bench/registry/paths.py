@@ -33,3 +33,13 @@ def features_cache() -> Path:
 def identity_cache() -> Path:
     """What an encoder's files were found to be, see `run/identity.py`."""
     return cache_root() / "identity"
+
+
+def places_cache() -> Path:
+    """Where the user's own and licensed files are, see `registry/places.py`."""
+    return cache_root() / "places"
+
+
+def digests_cache() -> Path:
+    """Digests of the user's own files, see `data/digests.py`."""
+    return cache_root() / "digests"

@@ -33,6 +33,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Each test has its own working folder, cache and registry."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DUNE_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DUNE_BENCH_SMPLX", raising=False)
     load_registry.cache_clear()
     yield
     load_registry.cache_clear()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dune_bench.data import images
-from dune_bench.data.images import decode_image
+from dune_bench.data.images import decode_image, read_size
 from dune_bench.errors import TaskError
 
 RNG = np.random.default_rng(0)
@@ -162,3 +162,28 @@ def test_cut_off_jpeg_is_not_an_image_with_a_grey_rest() -> None:
     whole = encoded(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG")
     with pytest.raises(TaskError, match="damaged image"):
         decode_image(whole[: len(whole) // 2], "a")
+
+
+def test_size_from_the_header_is_that_of_the_decoded_image() -> None:
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
+        for orientation in (1, 3, 6, 8):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            data = encoded(Image.fromarray(RGB), kind, exif=exif)
+            assert read_size(data, "a") == decode_image(data, "a").shape[:2], (kind, orientation)
+
+
+def test_size_is_read_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise AssertionError("decoded")
+
+    data = {kind: encoded(Image.fromarray(RGB), kind) for kind in ("PNG", "JPEG")}
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
+    for encoding in data.values():
+        assert read_size(encoding, "a") == (5, 7)
+
+
+def test_size_of_what_is_no_image_is_one_line() -> None:
+    for data, message in ((b"", "empty"), (b"GIF", "not an image"), (bare_png(10**5, 10**5), "not decoded")):
+        with pytest.raises(TaskError, match=message):
+            read_size(data, "a")

@@ -14,13 +14,11 @@ from dune_bench.errors import UnavailableError, UsageError
 from dune_bench.models.body_models import load_body_model
 from dune_bench.models.body_smplx import (
     FACE_VERTICES,
-    FILES,
     JOINT_NAMES,
     SHAPES,
-    check_smplx,
     read_smplx,
-    smplx_files,
 )
+from dune_bench.models.smplx_files import FILES, check_smplx, smplx_files
 from tests.models import synthetic_smplx
 from tests.models.conftest import random_parameters
 
@@ -73,7 +71,9 @@ def test_more_coefficients_than_the_file_has_are_refused(smplx_file: Path) -> No
         read_smplx(smplx_file, expressions=0)
 
 
-def test_without_a_file_says_where_it_comes_from(tmp_path: Path) -> None:
+def test_without_a_file_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUNE_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DUNE_BENCH_SMPLX", raising=False)
     with pytest.raises(UnavailableError, match=r"smpl-x\.is\.tue\.mpg\.de"):
         load_body_model("smplx")
     with pytest.raises(UnavailableError, match="no body model file"):
