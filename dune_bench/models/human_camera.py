@@ -16,6 +16,7 @@ from torch import Tensor
 FREQUENCIES = 16
 HIGHEST_FREQUENCY = 32.0
 RAY_CHANNELS = 3 + 2 * 3 * FREQUENCIES
+"""Channels of `embed_rays`."""
 REFERENCE_FOV_DEG = 60.0
 COMPAT_TINY = 1e-10
 COMPAT_FARTHEST_M = 50.0

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dune_bench.errors import TaskError
-from dune_bench.models.human_attention import PeopleTransformer
+from dune_bench.models.human_attention import Layer, PeopleTransformer
 from dune_bench.models.human_camera import (
     RAY_CHANNELS,
     back_project,
@@ -50,7 +50,9 @@ class HumanHeadConfig(BaseModel):
     rotation is predicted relative to the ray of the head, not to the optical axis: somebody who faces the
     camera looks the same wherever in the image he stands.  windows: the query also gets the means of the
     tokens in them (`window_means`): where legs are seen from the head need not be learned.  query_dropout:
-    of what the query takes from the tokens.  dropout: of the transformer's residuals.
+    of what the query takes from the tokens.  dropout: of the transformer's residuals and of the detector's
+    hidden units.  places: tokens get the ray's Fourier embedding and learned position terms; without, the
+    ray alone, since from few people places are learned by heart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,13 +74,16 @@ class HumanHeadConfig(BaseModel):
     windows: tuple[Window, ...] = ()
     query_dropout: float = Field(default=0.0, ge=0, lt=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    places: bool = True
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if min(self.grid) < 1:
             raise ValueError("grid: at least one row and one column")
-        if self.compat and (self.standardised or self.viewing_frame or self.windows):
-            raise ValueError("compat: the released models have no standardised, viewing_frame or windows")
+        if self.compat and (self.standardised or self.viewing_frame or self.windows or not self.places):
+            raise ValueError(
+                "compat: the released models have places, and no standardised, viewing_frame or windows"
+            )
         if self.compat and self.grid[0] != self.grid[1]:
             raise ValueError(
                 "grid: the released models see square images only; rectangles need compat: false"
@@ -88,7 +93,7 @@ class HumanHeadConfig(BaseModel):
     @property
     def context_dim(self) -> int:
         """Channels of a token with its ray."""
-        return self.encoder_dim + RAY_CHANNELS
+        return self.encoder_dim + (RAY_CHANNELS if self.places else 3)
 
     @property
     def camera_numbers(self) -> int:
@@ -144,12 +149,13 @@ class HumanHead(nn.Module):
         if config.standardised:
             self.register_buffer("token_mean", torch.zeros(config.encoder_dim))
             self.register_buffer("token_std", torch.ones(config.encoder_dim))
-        self.detection = _token_mlp(dim, 1)
-        self.offset = _token_mlp(dim, 2)
+        self.detection = _token_mlp(dim, 1, config)
+        self.offset = _token_mlp(dim, 2, config)
         rows, columns = config.grid
-        self.query_rows, self.query_columns, self.value_rows, self.value_columns = (
-            nn.Parameter(torch.zeros(size, config.context_dim)) for size in (rows, columns, rows, columns)
-        )
+        if config.places:
+            self.query_rows, self.query_columns, self.value_rows, self.value_columns = (
+                nn.Parameter(torch.zeros(size, config.context_dim)) for size in (rows, columns, rows, columns)
+            )
         self.transformer = PeopleTransformer(
             config.context_dim
             + len(config.windows) * config.encoder_dim
@@ -224,9 +230,11 @@ class HumanHead(nn.Module):
         """(P, width) features of the people.  tokens: (B, rows, columns, C)."""
         config = self.config
         image, row, column = cells.unbind(-1)
-        rays = embed_rays(token_rays(K, config.grid, config.patch, config.compat))
-        context = torch.cat([tokens, rays.to(tokens.dtype)], -1)
-        query = context[image, row, column] + self.query_rows[row] + self.query_columns[column]
+        rays = token_rays(K, config.grid, config.patch, config.compat)
+        context = torch.cat([tokens, (embed_rays(rays) if config.places else rays).to(tokens.dtype)], -1)
+        query = context[image, row, column]
+        if config.places:
+            query = query + self.query_rows[row] + self.query_columns[column]
         if config.windows:
             query = torch.cat([query, window_means(tokens, cells, config.windows).flatten(1)], -1)
         query = F.dropout(query, config.query_dropout, self.training)
@@ -243,6 +251,8 @@ class HumanHead(nn.Module):
 
     def _placed(self, context: Tensor, cells: Tensor) -> Tensor:
         """The context (B, rows, columns, C) with its position terms; compat: only where people are."""
+        if not self.config.places:
+            return context
         place = self.value_rows[:, None] + self.value_columns[None]
         if not self.config.compat:
             return context + place
@@ -258,7 +268,7 @@ class HumanHead(nn.Module):
                 f"human head: tokens have shape {tuple(tokens.shape)}, not (B, {config.encoder_dim}, {rows}, "
                 f"{columns}): another encoder or input size than the head was made for"
             )
-        rows_first = tokens.permute(0, 2, 3, 1).to(self.query_rows.dtype)
+        rows_first = tokens.permute(0, 2, 3, 1).to(self.transformer.position.dtype)
         return (rows_first - self.token_mean) / self.token_std if config.standardised else rows_first
 
     def _check(self, tokens: Tensor, K: Tensor, cells: Tensor) -> None:
@@ -288,7 +298,8 @@ class MeanPerson:
 def new_head(config: HumanHeadConfig, mean: MeanPerson, generator: torch.Generator) -> HumanHead:
     """A head to train, float32 on the CPU; the same for the same generator state.
 
-    Linear layers: uniform ± 1/√inputs, biases 0; decoders near 0; position tables N(0, 0.2²).
+    Linear layers: uniform ± 1/√inputs, biases 0; decoders near 0; position tables N(0, 0.2²).  With windows,
+    both attentions' last layers are 0.
     """
     # On the meta device first: torch's own initialisation would draw from its global generator.
     with torch.device("meta"):
@@ -319,8 +330,14 @@ def _initialise(head: HumanHead, generator: torch.Generator) -> None:
             module.reset_parameters()
     for decoder in head.decoders.values():
         nn.init.xavier_uniform_(cast(nn.Linear, decoder).weight, RESIDUAL_GAIN, generator)
-    for table in (head.query_rows, head.query_columns, head.value_rows, head.value_columns):
-        table.normal_(0.0, TABLE_STD, generator=generator)
+    if head.config.places:
+        for table in (head.query_rows, head.query_columns, head.value_rows, head.value_columns):
+            table.normal_(0.0, TABLE_STD, generator=generator)
+    if head.config.windows:
+        # What they tell comes first; what attention adds is learned from nothing.
+        for layer in head.transformer.layers:
+            cast(Layer, layer).cross_attention.to_out.weight.zero_()
+            cast(Layer, layer).self_attention.to_out.weight.zero_()
     head.transformer.position.zero_()
     cast(nn.Linear, head.detection[-1]).bias.fill_(PRIOR_LOGIT)
 
@@ -335,8 +352,10 @@ def local_maxima(values: Tensor) -> Tensor:
     return values == F.max_pool2d(values[:, None], 3, stride=1, padding=1)[:, 0]
 
 
-def _token_mlp(dim: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out))
+def _token_mlp(dim: int, out: int, config: HumanHeadConfig) -> nn.Sequential:
+    """Dropout keeps no place of its own in the released files' numbering."""
+    hidden = nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout)) if config.dropout else nn.ReLU()
+    return nn.Sequential(nn.Linear(dim, dim), hidden, nn.Linear(dim, out))
 
 
 def _slots(image: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:

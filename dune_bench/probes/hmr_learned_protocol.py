@@ -29,6 +29,7 @@ class HeadShape(ProtocolConstants):
     windows: tuple[Window, ...]
     query_dropout: float = Field(ge=0, lt=1)
     dropout: float = Field(ge=0, lt=1)
+    places: bool
 
     def of(self, encoder_dim: int, patch: int, grid: Grid, layout: BodyLayout) -> HumanHeadConfig:
         """For an encoder's tokens and a body model's numbers."""

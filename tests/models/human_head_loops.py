@@ -106,21 +106,26 @@ def people(head: HumanHead, tokens: Floats, K: Floats, cells: list[list[int]]) -
     means = np.concatenate([state[f"mean_{part}"][0] for part in ("pose", "betas", "camera")])
     contexts, streams = {}, {}
     for image in {cell[0] for cell in cells}:
+        rays = 99 if config.places else 3
         bare = {
             (r, c): np.concatenate(
-                [tokens[image, :, r, c], ray_features(K[image], r, c, config.patch, clean)]
+                [tokens[image, :, r, c], ray_features(K[image], r, c, config.patch, clean)[:rays]]
             )
             for r in range(rows)
             for c in range(columns)
         }
         own = {(r, c) for i, r, c in cells if i == image}
         contexts[image] = [
-            token + state["value_rows"][r] + state["value_columns"][c] if clean or (r, c) in own else token
+            token + state["value_rows"][r] + state["value_columns"][c]
+            if config.places and (clean or (r, c) in own)
+            else token
             for (r, c), token in bare.items()
         ]
         for index, (i, r, c) in enumerate(cells):
             if i == image:
-                query = bare[r, c] + state["query_rows"][r] + state["query_columns"][c]
+                query = bare[r, c]
+                if config.places:
+                    query = query + state["query_rows"][r] + state["query_columns"][c]
                 seen = [window_mean(tokens[image], r, c, window) for window in config.windows]
                 query = np.concatenate([query, *seen])
                 embedded = linear(head, "transformer.embed", np.concatenate([query, means]))

@@ -46,6 +46,7 @@ SMALL_DATA = HumanHeadConfig(
     standardised=True,
     viewing_frame=True,
     windows=((-0.1, -0.3, 0.4, 0.2), (-0.9, 0.6, -0.6, 0.9)),
+    places=False,
 )
 """With all that the protocol for few people adds."""
 CELLS = [[2, 0, 1], [0, 1, 1], [0, 2, 3], [2, 2, 0], [0, 0, 0]]
@@ -275,8 +276,13 @@ def test_mean_person_is_what_residuals_are_added_to() -> None:
 
 
 def test_the_released_models_do_not_get_what_they_never_had() -> None:
-    for extra in ({"standardised": True}, {"viewing_frame": True}, {"windows": ((-0.1, -0.1, 0.1, 0.1),)}):
-        with pytest.raises(ValidationError, match="compat: the released models have no"):
+    for extra in (
+        {"standardised": True},
+        {"viewing_frame": True},
+        {"windows": ((-0.1, -0.1, 0.1, 0.1),)},
+        {"places": False},
+    ):
+        with pytest.raises(ValidationError, match="compat: the released models have places"):
             HumanHeadConfig(**SHAPE, grid=(4, 4), compat=True, **extra)
 
 
