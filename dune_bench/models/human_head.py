@@ -49,8 +49,8 @@ class HumanHeadConfig(BaseModel):
     by the buffers `token_mean` and `token_std`; they are part of the weights.  viewing_frame: the global
     rotation is predicted relative to the ray of the head, not to the optical axis: somebody who faces the
     camera looks the same wherever in the image he stands.  windows: the query also gets the means of the
-    tokens in them (`window_means`): where legs are seen from the head need not be learned.  query_dropout:
-    of what the query takes from the tokens.  dropout: of the transformer's residuals and of the detector's
+    tokens in them (`window_means`): where legs are seen from the head need not be learned.  token_dropout:
+    of what detector and queries take from the tokens.  dropout: of the transformer's residuals and of the detector's
     hidden units.  places: tokens get the ray's Fourier embedding and learned position terms; without, the
     ray alone, since from few people places are learned by heart.
     """
@@ -72,7 +72,7 @@ class HumanHeadConfig(BaseModel):
     standardised: bool = False
     viewing_frame: bool = False
     windows: tuple[Window, ...] = ()
-    query_dropout: float = Field(default=0.0, ge=0, lt=1)
+    token_dropout: float = Field(default=0.0, ge=0, lt=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     places: bool = True
 
@@ -181,7 +181,8 @@ class HumanHead(nn.Module):
 
         Raises TaskError for tokens of another width or grid.
         """
-        return _full(self.detection(self._rows_first(tokens))).squeeze(-1)
+        tokens = F.dropout(self._rows_first(tokens), self.config.token_dropout, self.training)
+        return _full(self.detection(tokens)).squeeze(-1)
 
     def find(self, logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Cells (P, 3) and scores (P,) of the local maxima whose score reaches the threshold.
@@ -237,7 +238,7 @@ class HumanHead(nn.Module):
             query = query + self.query_rows[row] + self.query_columns[column]
         if config.windows:
             query = torch.cat([query, window_means(tokens, cells, config.windows).flatten(1)], -1)
-        query = F.dropout(query, config.query_dropout, self.training)
+        query = F.dropout(query, config.token_dropout, self.training)
         means = [self.mean_pose, self.mean_betas, self.mean_camera]
         query = torch.cat([query, *(mean.expand(len(cells), -1) for mean in means)], -1)
         images, group, slot = _slots(image, len(tokens))

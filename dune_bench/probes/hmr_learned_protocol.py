@@ -27,7 +27,7 @@ class HeadShape(ProtocolConstants):
     standardised: bool
     viewing_frame: bool
     windows: tuple[Window, ...]
-    query_dropout: float = Field(ge=0, lt=1)
+    token_dropout: float = Field(ge=0, lt=1)
     dropout: float = Field(ge=0, lt=1)
     places: bool
 

@@ -287,7 +287,7 @@ def test_the_released_models_do_not_get_what_they_never_had() -> None:
 
 
 def test_dropout_is_for_training_alone() -> None:
-    config = SMALL_DATA.model_copy(update={"query_dropout": 0.5, "dropout": 0.5})
+    config = SMALL_DATA.model_copy(update={"token_dropout": 0.5, "dropout": 0.5})
     head, (tokens, K) = lively(config), inputs(config)
     cells = torch.tensor(CELLS)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -20,7 +20,7 @@ CARD = Path(__file__).parents[2] / "tasks" / "hmr_minirooms_multihmr_mini.yaml"
 STEPS = 60
 SMALL = {
     "shape": {"width": 64, "depth": 1, "heads": 2, "head_dim": 16, "mlp": 64}
-    | {"query_dropout": 0.0, "dropout": 0.0, "windows": []},
+    | {"token_dropout": 0.0, "dropout": 0.0, "windows": []},
     "learning": {"vertex_step": 1},
     "recipe": {"steps": STEPS, "batch_size": 4, "lr": 3e-3, "warmup_steps": 5, "log_every": 1}
     | {"checkpoint_every": 10, "dtype": "float32"},
