@@ -111,7 +111,6 @@ def save_folder(folder: Path, card: EncoderCard, state: Mapping[str, Tensor]) ->
     licence = card.weights[0].licence if card.weights else _LICENCE
     source = WeightSource(file=WEIGHTS, licence=licence, size=(folder / WEIGHTS).stat().st_size)
     content = card.model_copy(update={"weights": (source,)}).model_dump(mode="json", exclude_defaults=True)
-    # A set may stand in the order it was given, which a reader expects.
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     text = f"# dune-bench run --encoder FOLDER, this file's folder\n{text}"
     _written(folder / CARD, lambda partial: partial.write_text(text, encoding="utf-8"))
