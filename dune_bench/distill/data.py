@@ -22,6 +22,11 @@ IN_A_ROW = 64
 _AUGMENTATION, _LOSS = 1, 2
 
 
+def loss_seed(pick: Pick) -> int:
+    """The seed of an image in the loss, as it stands in `DistillBatch.seeds`."""
+    return derived_seed(pick.seed, _LOSS)
+
+
 @dataclass(frozen=True)
 class _Place:
     group: int
@@ -102,7 +107,7 @@ class DistillData:
         return DistillBatch(
             torch.stack(views) if views else torch.zeros(0, 3, self._size, self._size),
             torch.tensor([self._place(pick.index).group for pick in picks], dtype=torch.int64),
-            torch.tensor([derived_seed(pick.seed, _LOSS) for pick in picks], dtype=torch.int64),
+            torch.tensor([loss_seed(pick) for pick in picks], dtype=torch.int64),
         )
 
     def describe(self, picks: Sequence[Pick]) -> Sequence[str]:
