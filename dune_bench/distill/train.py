@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -136,6 +137,9 @@ def distill(
         if evaluator is not None:
             evaluator.wait()
     checkpoint = export(student, recipe, folder, record.steps) if processes.first else None
+    if processes.world > 1:
+        # mmengine's runner and DDP refer to each other in circles and would outlive the process group.
+        gc.collect()
     processes.wait()
     return Distilled(record, folder, checkpoint, broken.note(), recipe.training.batch_size, processes.first)
 
