@@ -27,9 +27,9 @@ def load_encoder(
 ) -> Encoder:
     """An encoder, ready to `encode`.
 
-    name: a card's id, `timm:NAME`, or a Python file `PATH.py[:attribute]`.  weights: `auto`, `random`
-    or a path.  Raises UsageError (unknown name, with the nearest), UnavailableError (weights are not
-    here and cannot be had), TaskError (a damaged or wrong checkpoint).
+    name: a card's id, `timm:NAME`, a Python file `PATH.py[:attribute]`, a student's folder or checkpoint
+    file.  weights: `auto`, `random` or a path.  Raises UsageError (unknown name, with the nearest),
+    UnavailableError (weights are not here and cannot be had), TaskError (a damaged or wrong checkpoint).
     """
     from dune_bench.encoders.load import load_encoder as load
     from dune_bench.registry.lookup import load_registry

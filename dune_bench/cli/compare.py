@@ -124,11 +124,9 @@ def _draw(
 
 
 def _loadable(names: tuple[str, str], first: bool, card: str) -> str:
-    """A Python file, which has no card, is loaded by the path that was typed for it; of two checkpoints of
-    one file, that may be the other's."""
+    """What has no registered card (a file, a folder) is loaded by the path that was typed for it; of two
+    checkpoints of one file, that may be the other's."""
+    from dune_bench.registry.folders import id_of_place
+
     own, other = (name.partition("@")[0] for name in (names if first else names[::-1]))
-    for path in (own, other):
-        file, _, attribute = path.partition(":")
-        if file.endswith(".py") and card == Path(file).stem + (f":{attribute}" if attribute else ""):
-            return path
-    return card
+    return next((path for path in (own, other) if path != card and id_of_place(path) == card), card)

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from dune_bench.cli.analyze import analyze_app
 from dune_bench.cli.cache import cache_app
 from dune_bench.cli.compare import compare
+from dune_bench.cli.distill import distill
 from dune_bench.cli.doctor import doctor
 from dune_bench.cli.export import export
 from dune_bench.cli.gate import gate
@@ -120,6 +121,7 @@ _VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "panel": (panel, "Draw what an encoder predicts."),
     "report": (report, "Write the leaderboard from results."),
     "compare": (compare, "Compare two encoders, sample by sample."),
+    "distill": (distill, "Train a student from teachers, as DUNE was."),
     "gate": (gate, "Did a checkpoint get worse? By exit code."),
     "profile": (profile, "Measure what an encoder costs."),
     "export": (export, "Write an encoder as ONNX or torch.export."),

@@ -30,7 +30,7 @@ def panel(
         str,
         typer.Argument(
             metavar="[ENCODER]",
-            help="A card's name, timm:NAME, or a Python file PATH.py[:attribute].",
+            help="A card's name, timm:NAME, a Python file PATH.py[:attribute], a student's folder or file.",
             autocompletion=complete(Kind.encoders),
         ),
     ] = DEFAULT_ENCODER,

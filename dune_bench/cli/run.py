@@ -36,7 +36,8 @@ def run(
             "--encoder",
             "-e",
             metavar="E[,E2]",
-            help="Encoders: names of cards, timm:NAME, or a Python file PATH.py[:attribute]. "
+            help="Encoders: names of cards, timm:NAME, a Python file PATH.py[:attribute], or a student "
+            "(its folder, or a checkpoint in DUNE's layout). "
             f"May be repeated. Default: {DEFAULT_ENCODER}.",
             autocompletion=complete(Kind.encoders),
         ),

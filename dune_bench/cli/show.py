@@ -56,7 +56,7 @@ def describe(registry: Registry, name: str) -> dict[str, Any]:
     versions = [known for known in registry.datasets if name in (known, known.partition("@")[0])]
     if versions:
         return {known: _dataset(registry, known) for known in sorted(versions)}
-    if name in registry.encoders or name.startswith("timm:") or name.partition(":")[0].endswith(".py"):
+    if name in registry.encoders or registry.makes_encoder(name):
         card = registry.encoder(name)
         content = card.model_dump(mode="json", exclude_defaults=True)
         origin = registry.origins.get(name, "made from the name")

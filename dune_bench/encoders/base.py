@@ -150,20 +150,54 @@ class Encoder(ABC):
         features of another shape than the contract's.
         """
         _check_images(images)
+        views = self._asked(views)
+        padding = centre_padding((images.shape[-2], images.shape[-1]), self.patch_size)
+        left, top, right, bottom = padding
+        x = F.pad(self._normalised(images), (left, right, top, bottom))
+        return self._features(x, views, padding)
+
+    @torch.no_grad()
+    def encode_on_grid(
+        self, images: Tensor, patch: int, views: Sequence[str] = ("norm",)
+    ) -> dict[str, Features]:
+        """Features at the token grid of a network with another patch size: to teach that network.
+
+        As `encode`, but if the patch sizes differ the normalised images are resized by their ratio (bicubic,
+        corners aligned, not antialiased: PROTOCOLS §0), and the tensors returned may stand in a graph.
+        patch: pixels of the other network's tokens; H and W are multiples of it.  Returned maps are
+        (B, C, H / patch, W / patch).  Raises as `encode`, and UsageError for other H and W.
+        """
+        _check_images(images)
+        views = self._asked(views)
+        height, width = images.shape[-2:]
+        if patch < 1 or height % patch or width % patch:
+            raise UsageError(f"images of {height}×{width} pixels are not whole tokens of {patch} pixels")
+        x = self._normalised(images)
+        if patch != self.patch_size:
+            size = (height // patch * self.patch_size, width // patch * self.patch_size)
+            x = F.interpolate(x, size=size, mode="bicubic", align_corners=True)
+        return self._features(x, views, (0, 0, 0, 0))
+
+    def _asked(self, views: Sequence[str]) -> tuple[str, ...]:
         views = (views,) if isinstance(views, str) else tuple(views)
         for view in views:
             self.check_view(view)
-        height, width = images.shape[-2:]
-        padding = centre_padding((height, width), self.patch_size)
+        return views
+
+    def _normalised(self, images: Tensor) -> Tensor:
         x = images.to(self.device, torch.float32)
         mean = torch.tensor(self.mean, device=self.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=self.device).view(1, 3, 1, 1)
-        left, top, right, bottom = padding
-        x = F.pad((x - mean) / std, (left, right, top, bottom))
+        return (x - mean) / std
+
+    def _features(
+        self, x: Tensor, views: tuple[str, ...], padding: tuple[int, int, int, int]
+    ) -> dict[str, Features]:
+        """One checked forward of normalised images, multiples of the patch size."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             tokens = self._forward(x, views)
         grid = (x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size)
-        return {view: self._checked(view, tokens, (len(images), *grid), padding) for view in views}
+        return {view: self._checked(view, tokens, (len(x), *grid), padding) for view in views}
 
     def _checked(
         self,

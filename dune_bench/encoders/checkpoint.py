@@ -50,7 +50,7 @@ def read_checkpoint(path: Path) -> State:
             raise TaskError(
                 f"{path}: not a readable safetensors file ({_line(error)}): get it again"
             ) from error
-    return _plain_state(load_torch(path), path)
+    return plain_state(load_torch(path), path)
 
 
 def load_torch(path: Path) -> object:
@@ -79,7 +79,8 @@ def load_torch(path: Path) -> object:
         ) from error
 
 
-def _plain_state(content: object, path: Path) -> State:
+def plain_state(content: object, path: Path) -> State:
+    """The tensors in what `load_torch` gave, as `read_checkpoint`.  Raises TaskError if there are none."""
     for key in _NESTS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

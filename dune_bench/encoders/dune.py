@@ -5,8 +5,11 @@ Source: naver/dune (`model/dune.py`, `model/projector/tp.py`) as restated in PRO
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -25,6 +28,21 @@ FILE_TEACHERS = {
 """Teacher keys of the released files -> canonical names."""
 
 PROJECTED_WIDTH = 1024
+HEAD_WIDTH = 64
+"""Channels of an attention head of the released students."""
+
+_OTHER_PROJECTOR = re.compile(r"(fc[12]|heads)\.")
+"""Names inside projectors of our own training's other kinds, `sp` and `lp`."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ProjectorShape:
+    """blocks: transformer blocks.  width: the teacher's channels."""
+
+    blocks: int = 1
+    width: int = PROJECTED_WIDTH
 
 
 class TransformerProjector(nn.Module):
@@ -44,21 +62,29 @@ class TransformerProjector(nn.Module):
 
 
 class DuneNetwork(nn.Module):
-    """Encoder and projectors; the modules' names are those of the released files."""
+    """Encoder and projectors; the modules' names are those of the released files.
 
-    def __init__(self, config: VitConfig, teachers: Iterable[str]) -> None:
+    teachers: their names, with shapes unless all are the released ones'.
+    """
+
+    def __init__(self, config: VitConfig, teachers: Iterable[str] | Mapping[str, ProjectorShape]) -> None:
         super().__init__()
         self.encoder = VisionTransformer(config)
+        shapes = teachers if isinstance(teachers, Mapping) else dict.fromkeys(teachers, ProjectorShape())
         self.projectors = nn.ModuleDict(
-            {teacher: TransformerProjector(config.width, config.heads) for teacher in teachers}
+            {
+                teacher: TransformerProjector(config.width, config.heads, shape.blocks, shape.width)
+                for teacher, shape in shapes.items()
+            }
         )
 
 
 class DuneEncoder(VitEncoder, Adapter):
     """Views raw (what projectors and the MASt3R decoder see), norm (the final norm, which DUNE's
-    training never touches), layer:N, layers:…, proj:TEACHER (1024 channels).
+    training never touches), layer:N, layers:…, proj:TEACHER (1024 channels in the released files).
 
-    Teacher statistics in a file (`teacher_norms.*`) are for training and are not loaded.
+    Teacher statistics in a file (`teacher_norms.*`) are for training and are not loaded.  Nor are projectors
+    of other kinds than the released files', which a warning says: those teachers have no view.
     """
 
     adapter = "dune@1"
@@ -74,8 +100,8 @@ class DuneEncoder(VitEncoder, Adapter):
             network = build_empty(lambda: DuneNetwork(config, card.teachers))
             reinitialise(network, seed=0)
         else:
-            own = our_names(state, card.id)
-            teachers = sorted({name.split(".")[1] for name in own if name.startswith("projectors.")})
+            own = without_other_projectors(our_names(state, card.id), card.id)
+            teachers = projector_shapes(own)
             network = build_empty(lambda: DuneNetwork(config, teachers))
             load_into(network, own, f"weights of encoder {card.id}")
         return cls(card.id, network)
@@ -100,3 +126,66 @@ def our_names(state: Mapping[str, Tensor], where: str) -> State:
         elif not name.startswith(("encoder.", "teacher_norms.")):
             renamed[name] = value
     return renamed
+
+
+def projector_shapes(state: Mapping[str, Tensor]) -> dict[str, ProjectorShape]:
+    """By teacher, sorted, of a state under the names of `DuneNetwork`.  What is missing of a projector counts
+    as in the released files: loading says what it is."""
+    teachers = sorted({name.split(".")[1] for name in state if name.startswith("projectors.")})
+    return {teacher: _projector_shape(state, f"projectors.{teacher}.") for teacher in teachers}
+
+
+def _projector_shape(state: Mapping[str, Tensor], prefix: str) -> ProjectorShape:
+    bias = state.get(f"{prefix}linear.bias")
+    width = PROJECTED_WIDTH if bias is None or bias.ndim != 1 else len(bias)
+    return ProjectorShape(_count(state, f"{prefix}blocks."), width)
+
+
+def without_other_projectors(state: State, where: str) -> State:
+    """A state under the names of `DuneNetwork` less projectors of kinds it has not; a warning names them."""
+    parts = ((name, name.split(".", 2)) for name in state if name.startswith("projectors."))
+    others = {name: part[1] for name, part in parts if _OTHER_PROJECTOR.match(part[-1])}
+    for teacher in sorted(set(others.values())):
+        logger.warning(
+            "encoder %s: the projector for %s is no transformer: there is no view proj:%s",
+            where,
+            teacher,
+            teacher,
+        )
+    return {name: value for name, value in state.items() if name not in others}
+
+
+def shape_of(state: Mapping[str, Tensor], where: str) -> VitConfig:
+    """The shape of the encoder in a state under the names of `DuneNetwork`; its heads have 64 channels, as
+    those of the released students.  Raises TaskError for tensors of something else."""
+
+    def size(name: str, ndim: int) -> tuple[int, ...]:
+        tensor = state.get(f"encoder.{name}")
+        if tensor is None or tensor.ndim != ndim:
+            raise TaskError(f"{where}: no usable 'encoder.{name}': not the encoder of a DUNE checkpoint")
+        return tuple(tensor.shape)
+
+    width, patch = size("cls_token", 3)[2], size("patch_embed.proj.weight", 4)[3]
+    places = size("pos_embed", 3)[1] - 1
+    if math.isqrt(places) ** 2 != places:
+        raise TaskError(f"{where}: a position table of {places} patches is no square: not a DUNE checkpoint")
+    if width % HEAD_WIDTH:
+        raise TaskError(
+            f"{where}: {width} channels are no multiple of {HEAD_WIDTH}, and the file does not say how many "
+            "attention heads there are: give the folder with the encoder's card instead"
+        )
+    return VitConfig(
+        width=width,
+        depth=_count(state, "encoder.blocks."),
+        heads=width // HEAD_WIDTH,
+        patch=patch,
+        registers=size("register_tokens", 3)[1] if "encoder.register_tokens" in state else 0,
+        table=math.isqrt(places),
+        mlp="swiglu" if "encoder.blocks.0.mlp.w12.weight" in state else "gelu",
+        mask_token="encoder.mask_token" in state,
+    )
+
+
+def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Different numbers after a prefix."""
+    return len({n.removeprefix(prefix).split(".")[0] for n in state if n.startswith(prefix)})

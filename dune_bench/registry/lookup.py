@@ -19,6 +19,7 @@ from typing import Any
 
 from dune_bench.errors import UsageError
 from dune_bench.registry.cards import EncoderCard, TaskCard, load_card, read_mapping
+from dune_bench.registry.folders import CARD, CHECKPOINTS, card_of_folder, has_card, id_of_place
 from dune_bench.registry.suggest import did_you_mean
 
 ENTRY_POINTS = "dune_bench"
@@ -28,6 +29,7 @@ ADAPTERS = {
     "timm": "dune_bench.encoders.timm:TimmEncoder",
     "dune": "dune_bench.encoders.dune:DuneEncoder",
     "mast3r": "dune_bench.encoders.mast3r:Mast3rEncoder",
+    "multihmr": "dune_bench.encoders.multihmr:MultiHmrEncoder",
     "file": "dune_bench.encoders.file:FileEncoder",
     "random": "dune_bench.encoders.random:RandomEncoder",
     "pixels": "dune_bench.encoders.pixels:PixelsEncoder",
@@ -35,6 +37,8 @@ ADAPTERS = {
     "efficientnet_lite": "dune_bench.encoders.efficientnet_lite:EfficientNetLiteEncoder",
     "onnx_vit": "dune_bench.encoders.onnx_vit:OnnxVitEncoder",
 }
+CHECKPOINT_CARD = "dune_bench.encoders.dune_files:checkpoint_card"
+"""What makes a card from a checkpoint file: it has to look at the tensors."""
 PROBES = {
     "semseg": "dune_bench.probes.semseg:SemsegProbe",
     "depth": "dune_bench.probes.depth:DepthProbe",
@@ -142,22 +146,32 @@ class Registry:
     def encoder(self, name: str) -> EncoderCard:
         """The card of an encoder.
 
-        name: a card's id; `timm:NAME`; or a Python file, `path/to/file.py[:attribute]`.
-        Raises UsageError with the nearest names.
+        name: a card's id; `timm:NAME`; a Python file, `path/to/file.py[:attribute]`; a folder with
+        `encoder.yaml` and its weights; or a checkpoint file in DUNE's layout (imports torch).
+        Raises UsageError with the nearest names, TaskError for a damaged checkpoint or one of something else.
         """
         if name in self.encoders:
             return self.encoders[name]
         if name.startswith("timm:"):
             return EncoderCard(id=name, kind="timm", arch={"name": name.removeprefix("timm:")})
+        if has_card(name):
+            return card_of_folder(Path(name))
+        if name.endswith(CHECKPOINTS):
+            card: EncoderCard = resolve(CHECKPOINT_CARD)(Path(name))
+            return card
         path, _, attribute = name.partition(":")
         if path.endswith(".py"):
             if not Path(path).is_file():
                 raise UsageError(f"encoder file {path} does not exist")
             arch = {"path": str(Path(path).resolve()), "attribute": attribute or "encoder"}
-            # Two encoders of one file need two names.
-            name = Path(path).stem + (f":{attribute}" if attribute else "")
-            return EncoderCard(id=name, kind="file", arch=arch)
-        raise UsageError(f"unknown encoder {name!r}{did_you_mean(name, self.encoders)}")
+            return EncoderCard(id=id_of_place(name), kind="file", arch=arch)
+        place = f" (in a folder, {CARD} is looked for)" if "/" in name else ""
+        raise UsageError(f"unknown encoder {name!r}{place}{did_you_mean(name, self.encoders)}")
+
+    def makes_encoder(self, name: str) -> bool:
+        """Whether a name without a card stands for an encoder by its form."""
+        file = name.endswith(CHECKPOINTS) or name.partition(":")[0].endswith(".py")
+        return file or name.startswith("timm:") or has_card(name)
 
     def task(self, name: str) -> TaskCard:
         if name not in self.tasks:

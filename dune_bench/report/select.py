@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dune_bench.errors import UnavailableError, UsageError
+from dune_bench.registry.folders import id_of_place
 from dune_bench.registry.suggest import did_you_mean
 from dune_bench.report.board import column_identity
 from dune_bench.results.schema import EncoderInfo, Result
@@ -78,9 +79,7 @@ def choose(found: Sequence[Found], name: str, runs: Path, refused: Sequence[Refu
 
 
 def _named(found: Sequence[Found], name: str, runs: Path, refused: Sequence[Refused]) -> list[Found]:
-    file, _, attribute = name.partition(":")
-    if file.endswith(".py"):  # named after the file, as by `run`
-        name = Path(file).stem + (f":{attribute}" if attribute else "")
+    name = id_of_place(name)
     if not found and not refused:
         raise UnavailableError(
             f"no results in {runs}: run `dune-bench run --runs {runs}` first, or name another --runs"

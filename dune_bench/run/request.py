@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class RunRequest:
     """One `dune-bench run`.
 
-    encoders: names (a card's id, `timm:NAME`, `file.py[:attribute]`) or `Encoder` objects made in
+    encoders: names (see `Registry.encoder`) or `Encoder` objects made in
     this process.  tasks, suite: see `Registry.select_tasks`.  weights: `auto`, `random`, or a file
     (with one encoder).  limit: about so many samples of each split, whole groups.  seeds: fit seeds of
     protocols with random fits (the others have none).  resolution, view, dtype override the

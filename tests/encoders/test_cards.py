@@ -23,7 +23,9 @@ def test_card_is_complete(path: Path) -> None:
     assert issubclass(adapter, Adapter)
     if adapter.needs_weights:
         assert card.weights
-        assert all(source.licence_url and source.size for source in card.weights)
+        assert all(source.licence_url for source in card.weights)
+        # Of Multi-HMR's whole models nobody here knows what is in the file beside the parameters.
+        assert card.kind == "multihmr" or all(source.size for source in card.weights)
     if card.kind == "timm":
         known = timm.get_pretrained_cfg(card.arch["name"])
         assert card.weights[0].hub == hub_source(card.arch["name"]).hub
