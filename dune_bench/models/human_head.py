@@ -50,9 +50,9 @@ class HumanHeadConfig(BaseModel):
     rotation is predicted relative to the ray of the head, not to the optical axis: somebody who faces the
     camera looks the same wherever in the image he stands.  windows: the query also gets the means of the
     tokens in them (`window_means`): where legs are seen from the head need not be learned.  token_dropout:
-    of what detector and queries take from the tokens.  dropout: of the transformer's residuals and of the detector's
-    hidden units.  places: tokens get the ray's Fourier embedding and learned position terms; without, the
-    ray alone, since from few people places are learned by heart.
+    of what detector and queries take from the tokens.  dropout: of the transformer's residuals and of the
+    detector's hidden units.  places: tokens get the ray's Fourier embedding and learned position terms;
+    without, the ray alone, since from few people places are learned by heart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -53,7 +53,7 @@ def card_of_folder(folder: Path) -> EncoderCard:
         raise UsageError(f"{path}: kind 'file' runs code: name the Python file itself with --encoder")
     places = {
         name: tuple(_inside(folder, source, path) for source in getattr(card, name))
-        for name in ("weights", "decoders")
+        for name in ("weights", "decoders", "human_heads")
     }
     return card.model_copy(update={name: places[name] for name in places if places[name]})
 
