@@ -1,9 +1,10 @@
-"""Where the time of a training step of `mast3r-mini` goes: forward, backward and optimiser against 90 %.
+"""Where the time of a training step of a learned protocol goes: forward, backward and optimiser against 90 %.
 
-    python benchmarks/two_view_step.py [--encoder random_vits14] [--steps 40] [--limit 60]
+    python benchmarks/training_step.py [--encoder random_vits14] [--steps 40] [--limit 60] [--task ID]
 
-Trains the decoder of the shipped card for so many steps on the cached tokens of about `limit` training
-images.  What a fit does before its first step (the truth of all pairs) is printed beside it.
+Trains the decoder (or, with --task hmr/minirooms/multihmr-mini@1, the human head) of the shipped card for so
+many steps on the cached tokens of about `limit` training images.  What a fit does before its first step (the
+truth of all pairs, the mean person) is printed beside it.
 """
 
 from __future__ import annotations
@@ -15,22 +16,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from decoder_ablation import with_changes
 from ladder import images_of
 
 from dune_bench.data.base import Lazy, limit_groups
 from dune_bench.data.minirooms.dataset import MiniRooms
-from dune_bench.data.samples import PairSample
 from dune_bench.encoders.load import load_encoder
 from dune_bench.engine.record import StepLine, TrainingRecord
 from dune_bench.probes.base import FeatureSource, ProbeContext
-from dune_bench.probes.recon3d_protocol import Recon3dTrained
-from dune_bench.probes.two_view_fit import fit_decoder
 from dune_bench.registry.cards import TaskCard
 from dune_bench.registry.lookup import Registry, load_registry
 from dune_bench.registry.paths import features_cache
 from dune_bench.run.cache import FeatureCache
 from dune_bench.run.extract import Extractor, ImageSet
 from dune_bench.run.plan import card_view
+from dune_bench.run.probing import make_probe
 from dune_bench.run.ui import SilentUI
 
 TASK = "recon3d/minirooms/mast3r-mini@1"
@@ -46,13 +46,14 @@ def tokens(name: str, card: TaskCard, samples: Lazy[Any], registry: Registry) ->
     return extractor.run(ImageSet("train", images_of(samples), (view,), card.input)).features[view]
 
 
-def timed(features: FeatureSource, samples: Lazy[Any], card: TaskCard, steps: int) -> TrainingRecord:
+def timed(
+    features: FeatureSource, samples: Lazy[Any], card: TaskCard, steps: int, registry: Registry
+) -> TrainingRecord:
     """The record of a short training by the card."""
-    training = Recon3dTrained.model_validate(card.protocol).training
-    short = {"steps": steps, "warmup_steps": 0, "checkpoint_every": steps, "log_every": 1}
-    training = training.model_copy(update={"recipe": training.recipe.model_copy(update=short)})
+    short = f"recipe.steps={steps},recipe.warmup_steps=0,recipe.checkpoint_every={steps},recipe.log_every=1"
+    probe = make_probe(card.model_copy(update={"protocol": with_changes(card.protocol, short)}), registry)
     with tempfile.TemporaryDirectory() as folder:
-        fit_decoder(features, samples, training, ProbeContext(training=Path(folder)))
+        probe.fit(features, samples, {}, ProbeContext(training=Path(folder)))
         lines = (Path(folder) / "log.jsonl").read_text("utf-8").splitlines()
     return TrainingRecord(tuple(StepLine(**json.loads(line)) for line in lines), steps)
 
@@ -62,13 +63,16 @@ def main() -> None:
     parser.add_argument("--encoder", default="random_vits14")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--limit", type=int, default=60)
+    parser.add_argument("--task", default=TASK)
     arguments = parser.parse_args()
     registry = load_registry()
-    card = registry.task(TASK)
-    samples = limit_groups(MiniRooms(card.dataset.name).samples(PairSample, "train"), arguments.limit)
+    card = registry.task(arguments.task)
+    samples = limit_groups(
+        MiniRooms(card.dataset.name).samples(registry.probe(card.probe).sample_type, "train"), arguments.limit
+    )
     features = tokens(arguments.encoder, card, samples, registry)
     began = time.perf_counter()
-    record = timed(features, samples, card, arguments.steps)
+    record = timed(features, samples, card, arguments.steps, registry)
     whole = time.perf_counter() - began
     stepping = sum(sum(line.seconds.values()) for line in record.lines)
     for phase, share in record.shares().items():
