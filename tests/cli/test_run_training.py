@@ -26,6 +26,7 @@ from tests.data.minirooms_fixture import write_tiny_minirooms
 
 ROOT = Path(__file__).resolve().parents[2]
 CARD = ROOT / "tasks/recon3d_minirooms_mast3r_mini.yaml"
+PEOPLE = ROOT / "tasks/hmr_minirooms_multihmr_mini.yaml"
 STEPS = 20
 
 
@@ -39,6 +40,16 @@ def small_card() -> dict[str, Any]:
     return card | {"id": "recon3d/tinyrooms/mast3r-mini@1", "suites": ["tiny"], "seeds": [0]}
 
 
+def small_people_card() -> dict[str, Any]:
+    """The same of the human head."""
+    card = load_card(PEOPLE, TaskCard).model_dump(mode="json", exclude_none=True)
+    training = card["protocol"]["training"]
+    training["shape"] |= {"width": 32, "heads": 2, "mlp": 32}
+    training["recipe"] |= {"steps": STEPS, "batch_size": 4, "warmup_steps": 2}
+    training["recipe"] |= {"checkpoint_every": 2, "log_every": 1}
+    return card | {"id": "hmr/tinyrooms/multihmr-mini@1", "suites": ["tiny-people"], "seeds": [0]}
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rooms, cards, and a cache that the runs share, so that only the training is done again."""
@@ -46,7 +57,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_minirooms(root / "rooms", rooms_train=2, rooms_test=2, views=3)
     (root / "cards/tasks").mkdir(parents=True)
     (root / "cards/tasks/tiny.yaml").write_text(yaml.safe_dump(small_card()), encoding="utf-8")
-    (root / "cards/tasks/suites.yaml").write_text("tiny: a decoder in 20 steps\n", encoding="utf-8")
+    (root / "cards/tasks/people.yaml").write_text(yaml.safe_dump(small_people_card()), encoding="utf-8")
+    suites = "tiny: a decoder in 20 steps\ntiny-people: a human head in 20 steps\n"
+    (root / "cards/tasks/suites.yaml").write_text(suites, encoding="utf-8")
     return root
 
 
@@ -97,9 +110,11 @@ def kill_in_training(arguments: list[str], runs: str) -> list[str]:
     return log(runs)
 
 
+@pytest.mark.parametrize("suite", ["tiny", "tiny-people"])
 def test_kill_9_in_training_then_the_same_command_gives_the_same_head(
-    command: Command, arguments: list[str]
+    command: Command, arguments: list[str], suite: str
 ) -> None:
+    arguments[arguments.index("tiny")] = suite
     calm(command, arguments, "calm")
     assert len(log("calm")) == STEPS
     assert checkpoints("calm") == [], "a finished training leaves its log alone"
