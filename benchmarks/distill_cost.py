@@ -1,7 +1,7 @@
 """Estimated cost of the distillation recipes that need DUNE's teachers: operations, not a measurement.
 
-Multiply-adds of linear layers and attention (two operations each), three times those of a forward pass for what
-is trained, at 40 % of the bfloat16 peak of an A100 (312 · 10¹² operations a second).
+Multiply-adds of linear layers and attention (two operations each), three times those of a forward pass
+for what is trained, at 40 % of the bfloat16 peak of an A100 (312 · 10¹² operations a second).
 """
 
 from __future__ import annotations
