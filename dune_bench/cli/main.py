@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from dune_bench.cli.analyze import analyze_app
 from dune_bench.cli.cache import cache_app
+from dune_bench.cli.cache_teachers import cache_teachers
 from dune_bench.cli.compare import compare
 from dune_bench.cli.distill import distill
 from dune_bench.cli.doctor import doctor
@@ -122,6 +123,7 @@ _VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "report": (report, "Write the leaderboard from results."),
     "compare": (compare, "Compare two encoders, sample by sample."),
     "distill": (distill, "Train a student from teachers, as DUNE was."),
+    "cache-teachers": (cache_teachers, "Store what a recipe's teachers say."),
     "gate": (gate, "Did a checkpoint get worse? By exit code."),
     "profile": (profile, "Measure what an encoder costs."),
     "export": (export, "Write an encoder as ONNX or torch.export."),
