@@ -18,15 +18,16 @@ from dune_bench.distill.dropping import DroppingMethod, coefficients, equal_imag
 from dune_bench.distill.losses import LossWeights, kind_losses
 from dune_bench.distill.student import Student
 from dune_bench.distill.teacher_norm import Reduce, TeacherNorm, alone
-from dune_bench.distill.weighting import robust_weights
+from dune_bench.distill.weighting import TeacherWeights, robust_weights
 from dune_bench.engine.step import StepContext
 from dune_bench.engine.terms import LossTerm
 from dune_bench.errors import TaskError
 from dune_bench.registry.cards import Card
 
-LOSS, PART, SHARE = "loss/", "part/", "share/"
+LOSS, PART, SHARE, FACTOR = "loss/", "part/", "share/", "factor/"
 """Before a teacher's name: its mean loss over all images; its part of the loss that is minimised; its share
-of the coefficients.  The parts sum to the loss; the others have weight 0."""
+of the coefficients; what its loss is multiplied by, if teachers weigh unlike.  The parts sum to the loss; the
+others have weight 0."""
 
 
 class Teaches(Protocol):
@@ -96,7 +97,7 @@ class Objective:
         losses = self.image_losses(student, batch, self.momentum_at(context.progress))
         kept = self._kept({name: loss.detach() for name, loss in losses.items()}, batch, context)
         weighted = cast(dict[str, Tensor], student.weighting(losses))
-        return self._terms(losses, weighted, kept)
+        return self._terms(losses, weighted, kept) | _factors(student.weighting)
 
     def momentum_at(self, progress: float) -> float:
         """Share of a batch in the teachers' statistics."""
@@ -177,3 +178,13 @@ class Objective:
         }
         shares = {SHARE + name: LossTerm(kept[name].sum(), count, weight=0.0) for name in losses}
         return parts | plain | shares
+
+
+def _factors(weighting: TeacherWeights) -> dict[str, LossTerm]:
+    """For the log: the same on every process."""
+    if type(weighting) is TeacherWeights:
+        return {}
+    return {
+        FACTOR + name: LossTerm(torch.tensor(value), 1, weight=0.0)
+        for name, value in weighting.factors().items()
+    }

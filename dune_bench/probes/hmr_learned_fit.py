@@ -224,8 +224,10 @@ def predict_people(
         for index, patch in zip(range(images.start, images.stop), batch.patch, strict=True):
             sample = samples[index]
             K = torch.from_numpy(grid_camera(sample.K, sample.image.size, grid)).float()
+            # Not around the yield: the caller would compute in this mode, too.
             with torch.inference_mode():
-                yield _people(network, layout, patch[None].to(ctx.device), K[None].to(ctx.device), protocol)
+                found = _people(network, layout, patch[None].to(ctx.device), K[None].to(ctx.device), protocol)
+            yield found
 
 
 def _people(

@@ -78,6 +78,14 @@ def test_predictions_are_ordered_and_their_poses_are_those_of_their_bodies() -> 
         assert np.allclose(found.pelvis, found.bodies.joints[:, model().root].numpy(), atol=1e-6)
 
 
+def test_asking_a_head_does_not_switch_gradients_off_for_the_next_fit() -> None:
+    samples, features = world()
+    asked = HmrProbe(protocol()).predict(features, lazy(samples), trained(), {}, CTX)
+    next(asked)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
 def test_a_stored_head_says_the_same(tmp_path: Path) -> None:
     store = HeadStore(tmp_path, pytest.fail)
     store.write("ab" * 8, trained(), {})
