@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dune_bench.cli.analyze_interference import interference
 from dune_bench.cli.options import IncludeOption, Kind, RunsOption, complete, joined, parse_list
 
 analyze_app = typer.Typer(
@@ -251,6 +252,9 @@ def pca(
     typer.echo(to_markdown(analysis), nl=False)
     for path in paths:
         typer.echo(f"written: {path}", err=True)
+
+
+analyze_app.command("interference", short_help="How a student's teachers get along.")(interference)
 
 
 def _folders(given: list[str] | None) -> tuple[tuple[str, Path], ...]:

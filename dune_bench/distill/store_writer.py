@@ -26,7 +26,7 @@ from dune_bench.distill.batch import Tokens
 from dune_bench.distill.broken import FILE as BROKEN
 from dune_bench.distill.broken import BrokenImages
 from dune_bench.distill.data import DistillData
-from dune_bench.distill.groups import open_groups
+from dune_bench.distill.groups import DataGroup, open_groups
 from dune_bench.distill.recipe import DistillRecipe
 from dune_bench.distill.stored_format import (
     CROPS,
@@ -97,19 +97,21 @@ def write_store(
     offline: bool = False,
     progress: SupportsUpdate | None = None,
     teachers: Sequence[Teacher] | None = None,
+    groups: Sequence[DataGroup] | None = None,
     registry: Registry | None = None,
 ) -> Written:
     """Writes the store, or what is missing of it.
 
-    base: what the data's relative paths are relative to (default: the working folder).  teachers: in place of
-    those that the recipe would load, in its order.
+    base: what the data's relative paths are relative to (default: the working folder).  teachers,
+    groups: in place of those that the recipe would load and open, in its order.
 
     Raises UsageError for a folder that holds another store or that another process writes to, a teacher whose
     weights have no digest, and what a recipe can have wrong; UnavailableError for data or weights that are
     not here; TaskError for tokens that are not finite, or a disk that is full.
     """
     device = str(pick_device(device))
-    groups = open_groups(recipe.data.groups, base or Path())
+    if groups is None:
+        groups = open_groups(recipe.data.groups, base or Path())
     broken = BrokenImages(folder / BROKEN, sum(map(len, groups)), recipe.data.max_broken)
     data = DistillData(groups, recipe.student.image_size, recipe.data.augmentation, broken)
     registry = registry or load_registry()
