@@ -44,6 +44,10 @@ def distill(
         str | None,
         typer.Option(metavar="DIR", help="More MiniRooms pictures: what `render --unlabelled` wrote."),
     ] = None,
+    stored: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="What `cache-teachers` wrote: no teacher is then loaded."),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
 ) -> None:
@@ -69,6 +73,7 @@ def distill(
             offline=offline,
             progress=phase,
             inline=_run_here,
+            stored=stored,
         )
     _say(loaded, done)
 

@@ -43,8 +43,8 @@ from dune_bench.distill.stored_format import (
     packed_views,
     read_manifest,
 )
+from dune_bench.distill.student import patch_of
 from dune_bench.distill.teachers import Teacher, TeacherSpec, load_teachers
-from dune_bench.distill.train import first_student
 from dune_bench.encoders.load import pick_device
 from dune_bench.engine.data import Pick
 from dune_bench.engine.runner import SupportsUpdate
@@ -142,11 +142,7 @@ class _Writer:
         self.folder, self.options, self.data, self.device = folder, options, data, device
         self.teachers, self.workers = teachers, recipe.training.workers
         section = recipe.student
-        if section.arch is not None:
-            patch = section.arch.patch
-        else:
-            fresh = section.model_copy(update={"init": None, "init_parts": "all"})
-            patch = first_student(recipe.model_copy(update={"student": fresh}), teachers).patch
+        patch = patch_of(section.arch or str(section.timm))
         if section.image_size % patch:
             raise UsageError(
                 f"student.image_size {section.image_size} is not a multiple of the patch, {patch}"

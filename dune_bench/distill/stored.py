@@ -82,6 +82,7 @@ class StoredData:
             if name not in known:
                 raise UsageError(f"{folder}: holds nothing of teacher {name!r}{did_you_mean(name, known)}")
         self._teachers = [known[name] for name in (known if teachers is None else teachers)]
+        self._homes = {teacher.name: teacher.spec.home_group for teacher in self._teachers}
         self._statistics = {t.name: (torch.tensor(t.mean), torch.tensor(t.std)) for t in self._teachers}
         self._images = _fitting(images, self.manifest, folder)
         self._ends = np.cumsum(list(self.manifest.groups.values()), dtype=np.int64)
@@ -105,11 +106,15 @@ class StoredData:
                 t.name,
                 t.width,
                 t.has_cls,
-                t.spec.home_group,
+                self._homes[t.name],
                 t.identity | {"stored": {"dtype": t.dtype, "crops": self.manifest.crops}},
             )
             for t in self._teachers
         )
+
+    def set_homes(self, homes: Mapping[str, str | None]) -> None:
+        """Home groups of the teachers where a recipe has others than the store: no token depends on them."""
+        self._homes = {**self._homes, **homes}
 
     def batch(self, picks: Sequence[Pick]) -> DistillBatch:
         """Crops (B, 3, S, S), groups, seeds of the loss, and the tokens of all teachers: a function of the
@@ -199,6 +204,7 @@ def open_store(
     entries = {teacher.name: teacher for teacher in there.teachers}
     for spec in specs:
         _check_spec(entries[spec.name].spec, spec, folder)
+    data.set_homes({spec.name: spec.home_group for spec in specs})
     for teacher in loaded:
         if teacher.name in entries:
             check_identity(entries[teacher.name], teacher, folder)

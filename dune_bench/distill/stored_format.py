@@ -18,7 +18,9 @@ Files are mapped into memory; a row is read when it is asked for, and checked ag
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -142,6 +144,12 @@ class Manifest(Plan):
     def bytes(self) -> int:
         """Of all shards."""
         return sum(file.size for shard in self.shards for file in shard.files.values())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that a training from the store depends on, wherever its folder is."""
+        content = self.model_dump(mode="json", exclude={"recipe"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def crop_seed(seed: int, image: int, crop: int) -> int:

@@ -143,6 +143,11 @@ def build_student(
     return Student(encoder, shape, patch, made, norms, weighting, ema).train()
 
 
+def patch_of(arch: VitConfig | str) -> int:
+    """Patch size of a student in pixels.  Raises UsageError as `build_student`."""
+    return arch.patch if isinstance(arch, VitConfig) else _timm(arch)[2]
+
+
 @torch.no_grad()
 def fill(encoder: nn.Module, generator: torch.Generator) -> None:
     """First values of an encoder, in place.

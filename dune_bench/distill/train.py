@@ -24,7 +24,9 @@ from dune_bench.distill.groups import open_groups
 from dune_bench.distill.mixing import parse_mix, pick_order
 from dune_bench.distill.objective import LOSS, Objective, Teaches
 from dune_bench.distill.recipe import DistillRecipe
-from dune_bench.distill.student import Student, Taught, build_student, start_from
+from dune_bench.distill.stored import StoredData, open_store
+from dune_bench.distill.stored_format import read_manifest
+from dune_bench.distill.student import Student, Taught, build_student, patch_of, start_from
 from dune_bench.distill.teachers import load_teachers
 from dune_bench.distill.weighting import teacher_weights
 from dune_bench.encoders.checkpoint import tensor_digest
@@ -64,7 +66,7 @@ class Distilled:
 class Traced:
     """Data whose descriptions name those images first that are to blame, as the objective saw it."""
 
-    def __init__(self, data: DistillData, objective: Objective) -> None:
+    def __init__(self, data: DistillData | StoredData, objective: Objective) -> None:
         self._data, self._objective = data, objective
 
     def __len__(self) -> int:
@@ -88,20 +90,23 @@ def distill(
     progress: SupportsUpdate | None = None,
     inline: Inline | None = None,
     teachers: Sequence[Teaches] | None = None,
+    stored: Path | None = None,
 ) -> Distilled:
     """Trains the recipe's student, or goes on with what `folder` holds, and writes it there.
 
     base: what the data's relative paths are relative to (default: the working folder).  inline: see
-    `Evaluator`.  teachers: in place of those that the recipe would load, in its order.
+    `Evaluator`.  teachers: in place of those that the recipe would load, in its order.  stored: a store of
+    `cache-teachers`, whose tokens stand for the teachers: none is loaded.
 
-    Raises UsageError for a recipe that cannot be meant and a folder of another training, UnavailableError
-    for data or weights that are not here, TaskError for losses that are not finite.
+    Raises UsageError for a recipe that cannot be meant, a folder of another training and a store of
+    something else, UnavailableError for data, weights or a store that are not here, TaskError for losses
+    that are not finite and a damaged store.
     """
     processes = join(pick_device(device))
-    groups = open_groups(recipe.data.groups, base or Path())
-    broken = BrokenImages(folder / BROKEN, sum(map(len, groups)), recipe.data.max_broken)
-    data = DistillData(groups, recipe.student.image_size, recipe.data.augmentation, broken)
-    if teachers is None:
+    data, broken = _open_data(recipe, folder, base or Path(), stored)
+    if isinstance(data, StoredData):
+        teachers = data.teachers
+    elif teachers is None:
         options = {"device": str(processes.device), "dtype": recipe.training.dtype}
         teachers = load_teachers(recipe.teachers, offline=offline, **options)  # type: ignore[arg-type]
     student = first_student(recipe, teachers)
@@ -112,6 +117,8 @@ def distill(
         "images": dict(data.lengths),
         "first_weights": tensor_digest(student.parts()),
     }
+    if isinstance(data, StoredData):
+        identity["store"] = data.manifest.digest
     evaluator = None if recipe.evaluate is None or not processes.first else Evaluator(recipe, folder, inline)
     try:
         record = train(
@@ -141,7 +148,8 @@ def distill(
         # mmengine's runner and DDP refer to each other in circles and would outlive the process group.
         gc.collect()
     processes.wait()
-    return Distilled(record, folder, checkpoint, broken.note(), recipe.training.batch_size, processes.first)
+    note = None if broken is None else broken.note()
+    return Distilled(record, folder, checkpoint, note, recipe.training.batch_size, processes.first)
 
 
 def first_student(recipe: DistillRecipe, teachers: Sequence[Teaches]) -> Student:
@@ -180,7 +188,7 @@ def make_objective(
     )
 
 
-def order_of(recipe: DistillRecipe, data: DistillData, processes: Processes) -> PickOrder:
+def order_of(recipe: DistillRecipe, data: DistillData | StoredData, processes: Processes) -> PickOrder:
     """In which order images are seen.  Truncated batches are those of a process."""
     parts = processes.world * recipe.training.accumulate
     own = recipe.training.batch_size // parts if recipe.data.truncated else None
@@ -212,10 +220,32 @@ def export(
     return path
 
 
+def _open_data(
+    recipe: DistillRecipe, folder: Path, base: Path, stored: Path | None
+) -> tuple[DistillData | StoredData, BrokenImages | None]:
+    """The recipe's images, or its store, and where unreadable images are listed (None: no image is read)."""
+    section, augmentation = recipe.student, recipe.data.augmentation
+    images = broken = None
+    if stored is None or read_manifest(stored).images == "remade":
+        groups = open_groups(recipe.data.groups, base)
+        broken = BrokenImages(folder / BROKEN, sum(map(len, groups)), recipe.data.max_broken)
+        images = DistillData(groups, section.image_size, augmentation, broken)
+        if stored is None:
+            return images, broken
+    assert stored is not None
+    patch = patch_of(section.arch or str(section.timm))
+    shape: dict[str, Any] = {"image_size": section.image_size, "patch": patch, "augmentation": augmentation}
+    data = open_store(stored, recipe.teachers, images=images, **shape)
+    there, here = (list(names) for names in (data.lengths, recipe.data.groups))
+    if there != here:
+        raise UsageError(f"{stored}: has the groups {', '.join(there)}; the recipe: {', '.join(here)}")
+    return data, broken
+
+
 def _hooks(
     recipe: DistillRecipe,
     folder: Path,
-    data: DistillData,
+    data: DistillData | StoredData,
     objective: Objective,
     evaluator: Evaluator | None,
     processes: Processes,

@@ -46,6 +46,7 @@ def test_recipe_of_ones_own_trains_and_goes_on(tmp_path: Path) -> None:
         (("smoke", "teachers.0.name=nothing_such"), "nothing_such"),
         (("smoke", "--unlabelled", "nowhere_at_all"), "nowhere_at_all: no such folder of unlabelled renders"),
         (("dune_vitb14_336",), "imagenet19k: no such folder of images"),
+        (("smoke", "--stored", "nowhere"), "nowhere: no finished store of teacher tokens"),
     ],
 )
 def test_wrong_request_is_one_line(
