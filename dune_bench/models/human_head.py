@@ -32,6 +32,8 @@ from dune_bench.models.rotations import rotation_from_6d
 
 SCORE_MARGIN = 1e-4
 """Scores are kept this far from 0 and 1."""
+PEAK_DISTANCE = 1 / 12
+"""Two heads are not looked for nearer than this, in parts of the image's longer side: 2 tokens of 24."""
 TABLE_STD = 0.2
 PRIOR_LOGIT = -2.19
 """Log-odds of a head in a token before training (0.1, CornerNet's): else all the others' loss comes first."""
@@ -187,10 +189,13 @@ class HumanHead(nn.Module):
     def find(self, logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Cells (P, 3) and scores (P,) of the local maxima whose score reaches the threshold.
 
-        In reading order.  compat compares clamped scores, so that neighbours at the clamp all stay.
+        In reading order.  compat: the maxima of 3 × 3 tokens, by clamped scores, so that neighbours at the
+        clamp all stay.  Otherwise no larger score may lie within PEAK_DISTANCE: where the tokens around a
+        head are neither right nor wrong, one head may have several 3 × 3 maxima.
         """
-        score = scores(logits)
-        kept = local_maxima(score if self.config.compat else logits) & (score >= threshold)
+        config, score = self.config, scores(logits)
+        reach = 1 if config.compat else max(1, round(PEAK_DISTANCE * max(config.grid)))
+        kept = local_maxima(score if config.compat else logits, reach) & (score >= threshold)
         return kept.nonzero(), score[kept]
 
     def regress(self, tokens: Tensor, K: Tensor, cells: Tensor) -> HumanOutput:
@@ -348,9 +353,10 @@ def scores(logits: Tensor) -> Tensor:
     return logits.sigmoid().clamp(SCORE_MARGIN, 1 - SCORE_MARGIN)
 
 
-def local_maxima(values: Tensor) -> Tensor:
-    """bool (B, rows, columns): no larger value among the 3 × 3 neighbours.  Equal neighbours both stay."""
-    return values == F.max_pool2d(values[:, None], 3, stride=1, padding=1)[:, 0]
+def local_maxima(values: Tensor, reach: int = 1) -> Tensor:
+    """bool (B, rows, columns): no larger value at most `reach` rows and columns away.  Equal neighbours both
+    stay."""
+    return values == F.max_pool2d(values[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0]
 
 
 def _token_mlp(dim: int, out: int, config: HumanHeadConfig) -> nn.Sequential:

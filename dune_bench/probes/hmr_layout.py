@@ -149,6 +149,8 @@ class AnnyLayout(BodyLayout):
     def of_people(cls, model: BodyModel, poses: Tensor) -> AnnyLayout:
         """Bones that move among the people, poses (n, J, 3, 3); the others stay at their mean."""
         moves = (poses - poses[:1]).abs().amax((0, 2, 3)) > 1e-5
+        # Of a pair of bones both: a mirrored person moves the other one.
+        moves |= moves[_other_side(model.joint_names)]
         moves[model.root] = False
         return cls(model, moves.nonzero()[:, 0].tolist(), nearest_rotation(poses.mean(0)).float())
 

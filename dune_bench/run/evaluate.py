@@ -79,11 +79,13 @@ class Evaluation:
         """Fits (or finds) the heads, scores, and fills `found`; returns the statistics of each sample
         with `id` and `group`.  Raises BenchError."""
         keys, probe = self.keys, self.keys.probes[node.id]
+        if probe.reads_released:
+            # Before data are asked for that would be of no use.
+            keys.released(probe.released_part)
         split = keys.score_split(node)
         found.splits["score"] = split
         if (fit := keys.fit_split(node)) is not None:
             found.splits["fit"] = fit
-        keys.head(node, node.seeds[0])  # raises if a released head is missing: nothing was forwarded then
         found.upstream = {role: keys.head(*at) for role, at in keys.upstream(node, node.seeds[0]).items()}
         extracted = self._extracted(node, split)
         found.seconds["features"] = sum(e.seconds for e in self._used(node))

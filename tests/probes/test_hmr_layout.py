@@ -131,12 +131,27 @@ def test_mirroring_twice_is_no_change(smplx_layout: SmplxLayout) -> None:
 def test_bones_that_never_move_are_not_learned() -> None:
     still = [Person(**{**vars(p), "body": {**p.body, "pose": p.body["pose"].copy()}}) for p in PEOPLE]
     for person in still:
-        person.body["pose"][40:] = (0.1, 0.2, 0.3)
+        person.body["pose"][41:] = (0.1, 0.2, 0.3)
     layout = new_layout(model(), still, "people")
-    assert layout.rotations == 1 + 39, "the root's turn is the body's orientation"
+    assert layout.rotations == 1 + 40, "the root's turn is the body's orientation"
     posed = layout.posed(layout.numbers(still, "people"), heads(still), "between_ears")
     expected = rotvec_to_matrix(torch.tensor([0.1, 0.2, 0.3]))
     assert torch.allclose(posed.parameters["pose"][0, 60], expected, atol=1e-5)
+
+
+def test_a_person_who_moves_one_arm_can_be_mirrored() -> None:
+    names = model().joint_names
+    waving = [Person(**{**vars(p), "body": {**p.body, "pose": np.zeros((len(names), 3))}}) for p in PEOPLE]
+    for i, one in enumerate(waving):
+        one.body["pose"][names.index("upperarm01.L")] = (0.0, 0.1 * i, 0.0)
+    layout = new_layout(model(), waving, "people")
+    assert isinstance(layout, AnnyLayout)
+    assert {names[bone] for bone in layout.bones} == {"upperarm01.L", "upperarm01.R"}
+    numbers = layout.numbers(waving, "people")
+    other = layout.mirrored(numbers)
+    assert torch.allclose(other.rotmat[3, 1 + 0], torch.eye(3)) != torch.allclose(
+        other.rotmat[3, 1 + 1], torch.eye(3)
+    )
 
 
 def test_a_stored_layout_is_the_same() -> None:
