@@ -60,6 +60,7 @@ def interference(
     gradients by block of the encoder.  With --without: what each teacher does to each task, from results
     in --runs.  Prints tables; writes them with heat maps and CSV to --out.
     """
+    from dune_bench.api import own_results
     from dune_bench.errors import UsageError
     from dune_bench.registry.lookup import load_registry
     from dune_bench.report.analysis_interference import (
@@ -85,7 +86,9 @@ def interference(
     parts: list[Interference] = []
     if left_out:
         chosen = parse_list(joined(tasks) or "", "--tasks") if tasks else ()
-        influences, notes = influences_of(reference, left_out, runs, registry, chosen)
+        others = {teacher: own_results(name, registry) for teacher, name in left_out.items()}
+        whole = own_results(reference, registry)
+        influences, notes = influences_of(whole, others, runs, registry, chosen)
         parts.append(Interference(influences=influences, full=reference, notes=notes))
     if folders:
         parts += _measured(

@@ -233,3 +233,8 @@ def test_command_refuses_in_one_line(arguments: list[str], problem: str, tmp_pat
     assert done.exit_code == 2
     assert problem in done.output
     assert len(done.output.strip().splitlines()) == 1
+
+
+def test_the_same_results_are_refused_with_the_names_to_type(runs: Path) -> None:
+    with pytest.raises(UsageError, match=r"by NAME@DIGEST, there are full@\w{7}"):
+        influences_of("full", {"mast3r": "full"}, runs, load_registry())
