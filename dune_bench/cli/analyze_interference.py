@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +80,9 @@ def interference(
         raise UsageError("name a student's folder, or --full and --without for results alone")
     if full is not None and not left_out:
         raise UsageError("--full goes with --without TEACHER=ENCODER")
+    if tasks and not left_out:
+        raise UsageError("--tasks goes with --without TEACHER=ENCODER: tasks are compared in results")
+    check_teachers(Path(reference), left_out)
     pictures = _pairs(images, "--images", "GROUP=DIR, such as rooms=photos/rooms")
     place = out or runs / "panels" / safe_name(Path(reference).name) / "interference"
     check_folder(place, "--out")
@@ -132,6 +136,23 @@ def _measured(
             with ui.phase(f"interference in {label}", "parts") as phase:
                 found.append(Interference(*interference(label, trained, domains, options, phase)))
     return found
+
+
+def check_teachers(student: Path, left_out: Mapping[str, str]) -> None:
+    """Raises UsageError for a teacher that the recipe in the student's folder, if there is one, has not."""
+    from dune_bench.errors import UsageError
+    from dune_bench.registry.cards import read_mapping
+    from dune_bench.registry.suggest import did_you_mean
+
+    recipe = student / "recipe.yaml"
+    if not left_out or not recipe.is_file():
+        return
+    listed = read_mapping(recipe).get("teachers")
+    entries = listed if isinstance(listed, list) else []
+    known = [str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry]
+    for teacher in left_out:
+        if known and teacher not in known:
+            raise UsageError(f"--without: {student} has no teacher {teacher!r}{did_you_mean(teacher, known)}")
 
 
 def _pairs(given: list[str] | None, option: str, expected: str) -> dict[str, str]:
