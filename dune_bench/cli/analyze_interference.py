@@ -84,6 +84,8 @@ def interference(
         raise UsageError("--tasks goes with --without TEACHER=ENCODER: tasks are compared in results")
     check_teachers(Path(reference), left_out)
     pictures = _pairs(images, "--images", "GROUP=DIR, such as rooms=photos/rooms")
+    for folder in folders:
+        check_finished(folder)
     place = out or runs / "panels" / safe_name(Path(reference).name) / "interference"
     check_folder(place, "--out")
     registry = load_registry(tuple(include or ()))
@@ -136,6 +138,17 @@ def _measured(
             with ui.phase(f"interference in {label}", "parts") as phase:
                 found.append(Interference(*interference(label, trained, domains, options, phase)))
     return found
+
+
+def check_finished(folder: Path) -> None:
+    """Raises UsageError for what is no folder of a finished training."""
+    from dune_bench.errors import UsageError
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder: name the folder of a dune-bench distill")
+    for file in ("recipe.yaml", "encoder.yaml"):
+        if not (folder / file).is_file():
+            raise UsageError(f"{folder}: holds no finished training (no {file})")
 
 
 def check_teachers(student: Path, left_out: Mapping[str, str]) -> None:
