@@ -125,8 +125,8 @@ def compare(
     a, b: `NAME` or `NAME@DIGEST` (the first digits of the weights' digest); NAME alone is its newest
     checkpoint, a folder is the results of its own weights, if a run remembered their digest.
     tasks: ids, globs or probe names; empty for all.  worst: how many samples where b loses most.
-    Imports no torch for names that are no folder.  Raises UnavailableError if there is nothing to compare, UsageError for a
-    wrong request.
+    Imports no torch for names that are no folder.  Raises UnavailableError if there is
+    nothing to compare, UsageError for a wrong request.
     """
     from dune_bench.registry.lookup import load_registry
     from dune_bench.report.paired import compare_runs
