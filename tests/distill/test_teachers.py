@@ -265,5 +265,5 @@ def test_mast3r_as_teacher_does_not_drift_from_the_original_program() -> None:
 
 
 def test_missing_weights_of_a_teacher_are_not_blamed_on_an_option(registry: Registry) -> None:
-    with pytest.raises(UnavailableError, match="^teacher plain: weights nowhere.pth: no such file$"):
+    with pytest.raises(UnavailableError, match=r"^teacher plain: weights nowhere\.pth: no such file$"):
         load(registry, "plain", weights="nowhere.pth")

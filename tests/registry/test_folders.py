@@ -148,5 +148,5 @@ def test_results_are_found_by_the_place_that_was_typed(tmp_path: Path) -> None:
 def test_a_place_without_a_card_is_not_answered_with_the_list_of_cards(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no encoder\.yaml in it: is the training finished\?$"):
         Registry().encoder(str(tmp_path))
-    with pytest.raises(UsageError, match="no such folder$"):
+    with pytest.raises(UsageError, match=r"no such folder$"):
         Registry().encoder(str(tmp_path / "none"))
