@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from dune_bench.encoders.base import Encoder, Precision
     from dune_bench.registry.cards import EncoderCard
+    from dune_bench.registry.lookup import Registry
     from dune_bench.results.compare import Comparison
     from dune_bench.results.gate import Gate
     from dune_bench.run.ui import RunUI
@@ -122,15 +123,31 @@ def compare(
     """Encoder b against encoder a on every task of a runs folder that both have.
 
     a, b: `NAME` or `NAME@DIGEST` (the first digits of the weights' digest); NAME alone is its newest
-    checkpoint.  tasks: ids, globs or probe names; empty for all.  worst: how many samples where b loses
-    most.  Imports no torch.  Raises UnavailableError if there is nothing to compare, UsageError for a
-    wrong request.
+    checkpoint, a folder is the results of its own weights, if a run remembered their digest.
+    tasks: ids, globs or probe names; empty for all.  worst: how many samples where b loses most.
+    Imports no torch for names that are no folder.  Raises UnavailableError if there is
+    nothing to compare, UsageError for a wrong request.
     """
     from dune_bench.registry.lookup import load_registry
     from dune_bench.report.paired import compare_runs
 
     registry = load_registry(tuple(Path(folder) for folder in include))
+    a, b = own_results(a, registry), own_results(b, registry)
     return compare_runs(a, b, Path(runs), registry, tuple(tasks), worst)
+
+
+def own_results(name: str, registry: Registry) -> str:
+    """`NAME@DIGEST` for an encoder's folder whose digest is remembered, else the name as it is.
+
+    Imports torch for a folder only.
+    """
+    from dune_bench.registry.folders import has_card
+
+    if not has_card(name):
+        return name
+    from dune_bench.run.identity import pinned
+
+    return pinned(name, registry)
 
 
 def gate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,7 @@ def interference(
     gradients by block of the encoder.  With --without: what each teacher does to each task, from results
     in --runs.  Prints tables; writes them with heat maps and CSV to --out.
     """
+    from dune_bench.api import own_results
     from dune_bench.errors import UsageError
     from dune_bench.registry.lookup import load_registry
     from dune_bench.report.analysis_interference import (
@@ -78,14 +80,21 @@ def interference(
         raise UsageError("name a student's folder, or --full and --without for results alone")
     if full is not None and not left_out:
         raise UsageError("--full goes with --without TEACHER=ENCODER")
+    if tasks and not left_out:
+        raise UsageError("--tasks goes with --without TEACHER=ENCODER: tasks are compared in results")
+    check_teachers(Path(reference), left_out)
     pictures = _pairs(images, "--images", "GROUP=DIR, such as rooms=photos/rooms")
+    for folder in folders:
+        check_finished(folder)
     place = out or runs / "panels" / safe_name(Path(reference).name) / "interference"
     check_folder(place, "--out")
     registry = load_registry(tuple(include or ()))
     parts: list[Interference] = []
     if left_out:
         chosen = parse_list(joined(tasks) or "", "--tasks") if tasks else ()
-        influences, notes = influences_of(reference, left_out, runs, registry, chosen)
+        others = {teacher: own_results(name, registry) for teacher, name in left_out.items()}
+        whole = own_results(reference, registry)
+        influences, notes = influences_of(whole, others, runs, registry, chosen)
         parts.append(Interference(influences=influences, full=reference, notes=notes))
     if folders:
         parts += _measured(
@@ -129,6 +138,34 @@ def _measured(
             with ui.phase(f"interference in {label}", "parts") as phase:
                 found.append(Interference(*interference(label, trained, domains, options, phase)))
     return found
+
+
+def check_finished(folder: Path) -> None:
+    """Raises UsageError for what is no folder of a finished training."""
+    from dune_bench.errors import UsageError
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder: name the folder of a dune-bench distill")
+    for file in ("recipe.yaml", "encoder.yaml"):
+        if not (folder / file).is_file():
+            raise UsageError(f"{folder}: holds no finished training (no {file})")
+
+
+def check_teachers(student: Path, left_out: Mapping[str, str]) -> None:
+    """Raises UsageError for a teacher that the recipe in the student's folder, if there is one, has not."""
+    from dune_bench.errors import UsageError
+    from dune_bench.registry.cards import read_mapping
+    from dune_bench.registry.suggest import did_you_mean
+
+    recipe = student / "recipe.yaml"
+    if not left_out or not recipe.is_file():
+        return
+    listed = read_mapping(recipe).get("teachers")
+    entries = listed if isinstance(listed, list) else []
+    known = [str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry]
+    for teacher in left_out:
+        if known and teacher not in known:
+            raise UsageError(f"--without: {student} has no teacher {teacher!r}{did_you_mean(teacher, known)}")
 
 
 def _pairs(given: list[str] | None, option: str, expected: str) -> dict[str, str]:

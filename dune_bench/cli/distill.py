@@ -64,17 +64,24 @@ def distill(
     # Torch's share of the start: after what can be wrong in the words.
     from dune_bench.distill.train import distill as train_student
 
-    with make_ui() as ui, ui.phase(f"distil {loaded.id}", "steps") as phase:
-        done = train_student(
-            loaded,
-            folder,
-            base=data,
-            device=device,
-            offline=offline,
-            progress=phase,
-            inline=_run_here,
-            stored=stored,
-        )
+    try:
+        with make_ui() as ui, ui.phase(f"distil {loaded.id}", "steps") as phase:
+            done = train_student(
+                loaded,
+                folder,
+                base=data,
+                device=device,
+                offline=offline,
+                progress=phase,
+                inline=_run_here,
+                stored=stored,
+            )
+    except KeyboardInterrupt as stop:
+        if any(folder.glob("step-*")):
+            raise
+        engine = loaded.training.engine()
+        first = min(engine.checkpoint_every, engine.steps)
+        raise KeyboardInterrupt(f"nothing is saved before step {first}") from stop
     _say(loaded, done)
 
 

@@ -60,7 +60,9 @@ class BenchGroup(TyperGroup):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(int(ExitCode.OK)) from closed
             except KeyboardInterrupt as stop:
-                typer.echo("interrupted: what is finished is kept; the same command resumes", err=True)
+                # A verb that knows better says so.
+                what = str(stop) or "what is finished is kept; the same command resumes"
+                typer.echo(f"interrupted: {what}", err=True)
                 raise typer.Exit(INTERRUPTED) from stop
 
 

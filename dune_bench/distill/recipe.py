@@ -216,6 +216,8 @@ def load_recipe(name: str, changes: Sequence[str] = (), unlabelled: str | None =
     path = known.get(name)
     if path is None:
         path = Path(name).expanduser()
+        if (path.suffix in (".yaml", ".yml") or "/" in name) and not path.exists():
+            raise UsageError(f"recipe {name}: no such file")
         if path.suffix not in (".yaml", ".yml") or not path.is_file():
             raise UsageError(f"no recipe {name!r}{did_you_mean(name, known)}; or name a YAML file")
     if not changes and unlabelled is None:

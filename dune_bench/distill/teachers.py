@@ -17,7 +17,7 @@ from torch import Tensor
 from dune_bench.distill.batch import Tokens
 from dune_bench.encoders.base import JSON, Encoder
 from dune_bench.encoders.load import load_encoder
-from dune_bench.errors import UsageError
+from dune_bench.errors import UnavailableError, UsageError
 from dune_bench.registry.cards import Card
 from dune_bench.registry.lookup import load_registry
 
@@ -128,6 +128,8 @@ def load_teacher(
     UnavailableError if its weights are not here; TaskError for a wrong checkpoint.
     """
     registry = registry or load_registry()
+    if spec.weights not in ("auto", "random") and not Path(spec.weights).expanduser().is_file():
+        raise UnavailableError(f"teacher {spec.name}: weights {spec.weights}: no such file")
     card = registry.encoder(spec.source)
     encoder = load_encoder(
         card,

@@ -165,8 +165,12 @@ class Registry:
                 raise UsageError(f"encoder file {path} does not exist")
             arch = {"path": str(Path(path).resolve()), "attribute": attribute or "encoder"}
             return EncoderCard(id=id_of_place(name), kind="file", arch=arch)
-        place = f" (in a folder, {CARD} is looked for)" if "/" in name else ""
-        raise UsageError(f"unknown encoder {name!r}{place}{did_you_mean(name, self.encoders)}")
+        if Path(name).is_dir():
+            raise UsageError(f"encoder {name}: no {CARD} in it: is the training finished?")
+        if "/" in name:
+            what = "is a file, not a folder" if Path(name).exists() else "no such folder"
+            raise UsageError(f"encoder {name}: {what}")
+        raise UsageError(f"unknown encoder {name!r}{did_you_mean(name, self.encoders)}")
 
     def makes_encoder(self, name: str) -> bool:
         """Whether a name without a card stands for an encoder by its form."""

@@ -58,6 +58,11 @@ class _Folder:
     def choose(self, name: str) -> Checkpoint:
         return choose(self.found, name, self.runs, self.refused)
 
+    def checkpoints(self, id: str) -> list[str]:
+        """`NAME@DIGEST` of every checkpoint of an encoder that has a good result."""
+        own = [r.encoder for _, r in self.found if r.encoder.id == id and r.status == "ok"]
+        return sorted({f"{id}@{(encoder.digest or 'none')[:7]}" for encoder in own})
+
     def measured(self, item: Found) -> Measured:
         """Raises NotComparableError, also if the statistics are missing, damaged or edited."""
         arrays = self.arrays(item)
@@ -87,7 +92,10 @@ def compare_runs(
     if not any(selected(task, tasks) for task in known.values()):
         raise UsageError(f"--tasks {','.join(tasks)}: neither has any of them, there are {', '.join(known)}")
     if a.results and [path for path, _ in a.results] == [path for path, _ in b.results]:
-        raise UsageError(f"{first} and {second} are the same results: tell checkpoints apart by NAME@DIGEST")
+        raise UsageError(
+            f"{first} and {second} are the same results: tell checkpoints apart by NAME@DIGEST, there are "
+            f"{', '.join(folder.checkpoints(a.encoder.id))}"
+        )
     compared, left_out = [], _left_out(a, b, folder.refused, tasks)
     for item in a.results:
         task = item[1].task

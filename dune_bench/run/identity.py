@@ -69,6 +69,16 @@ def recall(card: EncoderCard, weights: str) -> EncoderFacts | None:
         return None
 
 
+def pinned(name: str, registry: Registry) -> str:
+    """`NAME@DIGEST` of the encoder in a folder, if its digest is remembered; else the name as it is.
+
+    Two folders may hold students of one name: results tell them apart by their weights.
+    """
+    card = registry.encoder(name)
+    facts = recall(card, "auto")
+    return name if facts is None or facts.digest is None else f"{card.id}@{facts.digest}"
+
+
 def remember(card: EncoderCard, weights: str, encoder: Encoder, registry: Registry) -> None:
     """Writes down what a loaded encoder is, if that can be checked later."""
     facts = facts_of(encoder)

@@ -42,6 +42,8 @@ def test_recipe_of_ones_own_trains_and_goes_on(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (("smok",), "no recipe 'smok' (did you mean smoke"),
+        (("missing/mine.yaml",), "recipe missing/mine.yaml: no such file"),
+        (("mine.yaml",), "recipe mine.yaml: no such file"),
         (("smoke", "training.stepz=3"), "unknown key 'training.stepz'"),
         (("smoke", "teachers.0.name=nothing_such"), "nothing_such"),
         (("smoke", "--unlabelled", "nowhere_at_all"), "nowhere_at_all: no such folder of unlabelled renders"),
@@ -80,3 +82,17 @@ def test_smoke_is_done_in_a_minute_and_lowers_every_loss(tmp_path: Path) -> None
     )
     assert result.exit_code == 0, result.stderr
     assert "smoke" in result.stdout
+
+
+def test_an_early_interrupt_promises_no_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dune_bench.distill.train.distill", stop)
+    asked = ("smoke", "training.steps=7", "training.checkpoint_every=5", "--out", str(tmp_path))
+    code, _, err = invoke(*asked)
+    assert code == 130
+    assert "interrupted: nothing is saved before step 5" in err
+    assert "resumes" not in err
+    (tmp_path / "step-000005").mkdir()
+    assert "the same command resumes" in invoke(*asked)[2]

@@ -262,3 +262,8 @@ def test_mast3r_as_teacher_does_not_drift_from_the_original_program() -> None:
         tokens = teacher.tokens(golden_image(2000 + 2 * i, size), 16).patch[0].numpy()
         assert np.abs(tokens[golden[f"{key}/tokens"], :16] - golden[f"{key}/values"]).max() <= 1e-4
         assert np.abs(tokens[:, :64].mean(0) - golden[f"{key}/mean"]).max() <= 1e-4
+
+
+def test_missing_weights_of_a_teacher_are_not_blamed_on_an_option(registry: Registry) -> None:
+    with pytest.raises(UnavailableError, match=r"^teacher plain: weights nowhere\.pth: no such file$"):
+        load(registry, "plain", weights="nowhere.pth")

@@ -85,7 +85,7 @@ def test_folder_does_not_run_code(tmp_path: Path) -> None:
 
 
 def test_folder_without_a_card_is_no_encoder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"unknown encoder .*in a folder, encoder\.yaml is looked for"):
+    with pytest.raises(UsageError, match=r"no encoder\.yaml in it: is the training|no such folder"):
         Registry().encoder(str(tmp_path))
     with pytest.raises(UsageError, match=r"encoder\.yaml: cannot read the card"):
         card_of_folder(tmp_path)
@@ -143,3 +143,10 @@ def test_results_are_found_by_the_place_that_was_typed(tmp_path: Path) -> None:
         "dune_vitb": "dune_vitb",
     }
     assert {name: id_of_place(name) for name in names} == names
+
+
+def test_a_place_without_a_card_is_not_answered_with_the_list_of_cards(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no encoder\.yaml in it: is the training finished\?$"):
+        Registry().encoder(str(tmp_path))
+    with pytest.raises(UsageError, match=r"no such folder$"):
+        Registry().encoder(str(tmp_path / "none"))

@@ -225,7 +225,8 @@ def test_command_on_results_alone(runs: Path, tmp_path: Path) -> None:
         (["x", "--without", "mast3r"], "--without mast3r: expected TEACHER=ENCODER"),
         (["x", "--images", "=y"], "--images =y: expected GROUP=DIR"),
         (["--full", "a", "--without", "t=b", "--without", "t=c"], "t stands twice"),
-        (["nowhere"], "nowhere: holds no recipe.yaml"),
+        (["x", "--tasks", "depth"], "--tasks goes with --without"),
+        (["nowhere"], "nowhere: no such folder"),
     ],
 )
 def test_command_refuses_in_one_line(arguments: list[str], problem: str, tmp_path: Path) -> None:
@@ -233,3 +234,23 @@ def test_command_refuses_in_one_line(arguments: list[str], problem: str, tmp_pat
     assert done.exit_code == 2
     assert problem in done.output
     assert len(done.output.strip().splitlines()) == 1
+
+
+def test_the_same_results_are_refused_with_the_names_to_type(runs: Path) -> None:
+    with pytest.raises(UsageError, match=r"by NAME@DIGEST, there are full@\w{7}"):
+        influences_of("full", {"mast3r": "full"}, runs, load_registry())
+
+
+def test_an_unknown_teacher_is_not_taken_for_a_missing_result(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("teachers: [{name: pixels}, {name: random_vits14}]")
+    asked = ["analyze", "interference", "--full", str(tmp_path), "--without", "pixel=nowhere"]
+    done = CliRunner().invoke(app, [*asked, "--runs", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "has no teacher 'pixel' (did you mean pixels?)" in done.output
+
+
+def test_a_place_without_a_finished_training_is_told_before_any_work(tmp_path: Path) -> None:
+    for place, said in ((tmp_path / "none", "no such folder"), (tmp_path, "holds no finished training")):
+        done = CliRunner().invoke(app, ["analyze", "interference", str(place), "--runs", str(tmp_path)])
+        assert done.exit_code == 2
+        assert said in done.output

@@ -10,7 +10,7 @@ from dune_bench.registry.cards import EncoderCard
 from dune_bench.registry.lookup import Registry
 from dune_bench.registry.paths import identity_cache
 from dune_bench.run import identity
-from dune_bench.run.identity import facts_of, recall, remember
+from dune_bench.run.identity import facts_of, pinned, recall, remember
 from tests.run.fakes import ToyEncoder, fake_registry
 
 PIXELS = EncoderCard(id="pixels", kind="pixels", views={"default": "raw"})
@@ -86,3 +86,23 @@ def test_damaged_memory_is_no_memory() -> None:
     for text in ("", "[]", '{"stamps": []}', memory.read_text()[:-9]):
         memory.write_text(text)
         assert recall(PIXELS, "auto") is None
+
+
+def test_two_folders_of_one_name_are_not_the_same_results(tmp_path: Path) -> None:
+    registry = fake_registry()
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "encoder.yaml").write_text(
+            "{id: smoke, kind: pixels, weights: [{file: w.bin, licence: none}]}"
+        )
+        (folder / "w.bin").write_bytes(name.encode())
+        encoder = ToyEncoder("smoke")
+        encoder.weights_digest = name * 64
+        remember(registry.encoder(str(folder)), "auto", encoder, registry)
+    assert [pinned(str(tmp_path / name), registry) for name in "ab"] == [
+        f"smoke@{'a' * 64}",
+        f"smoke@{'b' * 64}",
+    ]
+    (tmp_path / "a" / "w.bin").write_bytes(b"trained anew")
+    assert pinned(str(tmp_path / "a"), registry) == str(tmp_path / "a")
