@@ -156,5 +156,5 @@ def test_every_verb_is_there_and_none_is_a_stub() -> None:
     groups = {group.name for group in cli.app.registered_groups}
     assert names | groups == {
         *("run", "list", "show", "prepare", "report", "panel", "compare", "gate", "score-reloc"),
-        *("doctor", "cache", "profile", "export", "analyze"),
+        *("doctor", "cache", "profile", "export", "analyze", "distill", "cache-teachers"),
     }
