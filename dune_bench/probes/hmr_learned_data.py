@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dune_bench.data.base import Lazy
-from dune_bench.data.samples import HumanSample, Person
+from dune_bench.data.samples import HumanSample
 from dune_bench.engine.data import Pick
 from dune_bench.geometry.cameras import scale_intrinsics
 from dune_bench.models.human_head import HumanHeadConfig
@@ -20,10 +20,12 @@ from dune_bench.probes.grids import TokenGrid
 from dune_bench.probes.hmr_heads import Heads, heads_of
 from dune_bench.probes.hmr_layout import Anchor, BodyLayout, BodyNumbers
 from dune_bench.probes.hmr_learned_protocol import LearningConstants
-from dune_bench.probes.hmr_people import People, people_of
+from dune_bench.probes.hmr_people import people_of
 from dune_bench.probes.stream import grid_of
 
 Floats = NDArray[np.float64]
+REMEMBERED = 20_000
+"""Images whose people are kept, a few kB each; of a larger training split the others are read anew."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class PeopleImages:
         self._features, self._samples, self._layout = features, samples, layout
         self._config, self._learning, self._min_visible = config, learning, min_visible
         self._anchor = anchor
-        self._joints: dict[str, Tensor] = {}
+        self._known: dict[int, _Seen] = {}
         self._grid = grid_of(features)
 
     def __len__(self) -> int:
@@ -103,33 +105,34 @@ class PeopleImages:
         )
 
     def _image(self, pick: Pick) -> _Seen:
-        sample = self._samples[pick.index]
         rng = np.random.default_rng(pick.seed)
-        people = people_of(sample, self._min_visible)
-        seen = self._seen(sample, people)
+        image = self._samples.images(pick.index)[0]
+        seen = replace(self._remembered(pick.index), tokens=self._features.one(image.id).patch[0])
         if self._learning.mirrored and rng.random() < 0.5:
             seen = mirrored(seen, self._config, self._layout)
         return _beside(seen, self._config, self._learning.neighbour_share, rng)
 
-    def _seen(self, sample: HumanSample, people: People) -> _Seen:
-        config = self._config
+    def _remembered(self, index: int) -> _Seen:
+        """Without tokens.  Posing bodies for their head joints is the dearest part of a batch."""
+        if index in self._known:
+            return self._known[index]
+        seen = self._seen(self._samples[index])
+        if len(self._known) < REMEMBERED:
+            self._known[index] = seen
+        return seen
+
+    def _seen(self, sample: HumanSample) -> _Seen:
+        config, people = self._config, people_of(sample, self._min_visible)
         heads = heads_of(people, sample.image.size, self._grid)
         learned = np.flatnonzero(heads.counts & heads.owns)
         numbers = self._layout.numbers([people.people[i] for i in learned], f"sample {sample.id}")
         at = torch.from_numpy(people.heads[learned]).float()
         if self._anchor == "head_joint" and len(learned):
-            at = self._head_joints(sample, [people.people[i] for i in learned])
-        tokens = self._features.one(sample.image.id).patch[0]
+            at = self._layout.head_joints([people.people[i] for i in learned], f"sample {sample.id}")
         K = torch.from_numpy(grid_camera(sample.K, sample.image.size, self._grid)).float()
         cells, offset = _cells(at, K, config)
         spare = self._learning.spare_neighbours
-        return _Seen(tokens, K, cells, cells, offset, numbers, at, _ignored(heads, config, spare))
-
-    def _head_joints(self, sample: HumanSample, people: Sequence[Person]) -> Tensor:
-        """Remembered: posing bodies is the dearest part of a batch."""
-        if sample.id not in self._joints:
-            self._joints[sample.id] = self._layout.head_joints(people, f"sample {sample.id}")
-        return self._joints[sample.id]
+        return _Seen(torch.empty(0), K, cells, cells, offset, numbers, at, _ignored(heads, config, spare))
 
 
 @dataclass(frozen=True)
