@@ -70,7 +70,26 @@ class PackedNames(Sequence[str]):
         return os.fsdecode(self.blob[start : int(self.ends[index])])
 
 
-class ImageFolder:
+class _Files:
+    """Image files by name below a folder."""
+
+    name: str
+    _root: Path
+    _names: PackedNames
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def describe(self, index: int) -> str:
+        return printable(self._names[index])
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        return decode_image(
+            read_bytes(self._root / self._names[index], self.describe(index)), self.describe(index)
+        )
+
+
+class ImageFolder(_Files):
     """All images below a folder, in the order of their paths.
 
     suffixes: endings that count, so that `.jpg` leaves out depth maps that lie beside.  Names that begin
@@ -82,24 +101,13 @@ class ImageFolder:
         if not folder.is_dir():
             raise UnavailableError(f"{folder}: no such folder of images; get the data or correct the path")
         self.name = name or folder.name
-        self._folder = folder
+        self._root = folder
         self._names = PackedNames(sorted(_images_below(folder, tuple(s.lower() for s in suffixes))))
         if not len(self._names):
             raise UsageError(f"{folder}: no image ({', '.join(suffixes)}) in this folder; correct the path")
 
-    def __len__(self) -> int:
-        return len(self._names)
 
-    def describe(self, index: int) -> str:
-        return printable(self._names[index])
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        return decode_image(
-            read_bytes(self._folder / self._names[index], self.describe(index)), self.describe(index)
-        )
-
-
-class ImageList:
+class ImageList(_Files):
     """Images named in a text file, one path a line, relative to a folder; empty lines are skipped.
 
     root: that folder; default: the one of the list.  Whether the files are there shows when they are read.
@@ -115,17 +123,6 @@ class ImageList:
         self._names = PackedNames(_listed(file))
         if not len(self._names):
             raise UsageError(f"{file}: this list names no image: write one path a line")
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def describe(self, index: int) -> str:
-        return printable(self._names[index])
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        return decode_image(
-            read_bytes(self._root / self._names[index], self.describe(index)), self.describe(index)
-        )
 
 
 class MiniRoomsImages:

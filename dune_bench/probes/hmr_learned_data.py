@@ -136,17 +136,8 @@ class PeopleImages:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """One image: see `PeopleBatch`, without the axis of images."""
-
-    tokens: Tensor
-    K: Tensor
-    heads: Tensor
-    cells: Tensor
-    offset: Tensor
-    people: BodyNumbers
-    at: Tensor
-    ignored: Tensor
+class _Seen(PeopleBatch):
+    """One image: without the axis of images, and cells without its number."""
 
 
 def _cells(at: Tensor, K: Tensor, config: HumanHeadConfig) -> tuple[Tensor, Tensor]:
