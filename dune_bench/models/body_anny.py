@@ -105,6 +105,20 @@ class AnnyBody(BodyModel):
     def vertex_count(self) -> int:
         return len(self._template) // 3
 
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """Each bone's parent, the root's −1."""
+        return self._tree.parents
+
+    def alignment(self, phenotype: Tensor) -> Tensor:
+        """(B, J, 3, 3) rotations of each bone from the rest shape to the reference pose, in which every
+        phenotype has the same bone axes.  phenotype: (B, 6)."""
+        return self._alignment(corner_weights(phenotype, self._anchors))
+
+    def _alignment(self, corners: Tensor) -> Tensor:
+        shape = (len(corners), len(self.joint_names), 3, 3)
+        return nearest_rotation((corners @ self._orientations).reshape(shape))
+
     def thinned(self, every: int) -> AnnyBody:
         """The same body with every `every`-th vertex, all joints, and neither key points nor faces: for
         losses, which need no more."""
@@ -127,8 +141,7 @@ class AnnyBody(BodyModel):
         )
         joints = len(self.joint_names)
         heads = (corners @ self._heads).reshape(size, joints, 3)
-        # From the rest shape to the reference pose, in which every phenotype has the same bone axes.
-        align = nearest_rotation((corners @ self._orientations).reshape(size, joints, 3, 3))
+        align = self._alignment(corners)
         above = list(self._tree.parents[1:])
         offsets = apply(align[:, above], heads[:, 1:] - heads[:, above])
         offsets = torch.cat([parameters["root"][:, None], offsets], 1)
