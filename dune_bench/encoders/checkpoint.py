@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -51,6 +52,22 @@ def read_checkpoint(path: Path) -> State:
                 f"{path}: not a readable safetensors file ({_line(error)}): get it again"
             ) from error
     return plain_state(load_torch(path), path)
+
+
+def read_with_args(path: Path) -> tuple[State, dict[str, Any]]:
+    """The tensors as `read_checkpoint`, and by name the options that the file keeps under `args`.
+
+    No options: `.safetensors` files, and torch files without them.  Raises what `read_checkpoint` raises,
+    and TaskError if `args` is neither a Namespace nor a dictionary.
+    """
+    if path.suffix == ".safetensors":
+        return read_checkpoint(path), {}
+    content = load_torch(path)
+    args = content.get("args") if isinstance(content, Mapping) else None
+    if args is not None and not isinstance(args, argparse.Namespace | Mapping):
+        raise TaskError(f"{path}: its args are of type {type(args).__name__}: another program's file")
+    options = vars(args) if isinstance(args, argparse.Namespace) else args or {}
+    return plain_state(content, path), dict(options)
 
 
 def load_torch(path: Path) -> object:

@@ -99,10 +99,7 @@ def config_of(state: Mapping[str, Tensor], where: str) -> HumanHeadConfig:
     def size(own: str, axis: int) -> int:
         tensor = state.get(name := released_name(own))
         if tensor is None or tensor.ndim <= axis:
-            raise UsageError(
-                f"{where}: no usable {name!r}: not a Multi-HMR head for SMPL-X (heads for other body models, "
-                "such as the anny release, cannot be read)"
-            )
+            raise UsageError(f"{where}: no usable {name!r}: not a Multi-HMR head for SMPL-X")
         return int(tensor.shape[axis])
 
     for own, known, what in (("pose", POSE_NUMBERS, "pose"), ("betas", BETAS, "shape")):

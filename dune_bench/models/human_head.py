@@ -206,7 +206,7 @@ class HumanHead(nn.Module):
         """
         config = self.config
         tokens = self._rows_first(tokens)
-        self._check(tokens, K, cells)
+        check_people(tokens, K, cells)
         K = _full(K)
         image, row, column = cells.unbind(-1)
         features = self._people(tokens, K, cells)
@@ -246,7 +246,7 @@ class HumanHead(nn.Module):
         query = F.dropout(query, config.token_dropout, self.training)
         means = [self.mean_pose, self.mean_betas, self.mean_camera]
         query = torch.cat([query, *(mean.expand(len(cells), -1) for mean in means)], -1)
-        images, group, slot = _slots(image, len(tokens))
+        images, group, slot = slots_of(image, len(tokens))
         shape = (len(images), int(slot.max()) + 1 if len(slot) else 0)
         queries = query.new_zeros(*shape, query.shape[-1]).index_put((group, slot), query)
         real = torch.zeros(shape, dtype=torch.bool, device=query.device).index_put(
@@ -276,15 +276,6 @@ class HumanHead(nn.Module):
             )
         rows_first = tokens.permute(0, 2, 3, 1).to(self.transformer.position.dtype)
         return (rows_first - self.token_mean) / self.token_std if config.standardised else rows_first
-
-    def _check(self, tokens: Tensor, K: Tensor, cells: Tensor) -> None:
-        if tuple(K.shape) != (len(tokens), 3, 3):
-            raise TaskError(f"human head: K has shape {tuple(K.shape)}, not ({len(tokens)}, 3, 3)")
-        if cells.ndim != 2 or cells.shape[-1] != 3 or cells.dtype != torch.int64:
-            raise TaskError(f"human head: cells are {cells.dtype} {tuple(cells.shape)}, not int64 (P, 3)")
-        limits = torch.tensor(tokens.shape[:3], device=cells.device)
-        if not bool(((cells >= 0) & (cells < limits)).all()):
-            raise TaskError("human head: a cell (image, row, column) lies outside the batch's token grids")
 
 
 @dataclass(frozen=True)
@@ -359,13 +350,24 @@ def local_maxima(values: Tensor, reach: int = 1) -> Tensor:
     return values == F.max_pool2d(values[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0]
 
 
+def check_people(tokens: Tensor, K: Tensor, cells: Tensor) -> None:
+    """Raises TaskError for cells outside the token grids (B, rows, columns, C), or K of another batch."""
+    if tuple(K.shape) != (len(tokens), 3, 3):
+        raise TaskError(f"human head: K has shape {tuple(K.shape)}, not ({len(tokens)}, 3, 3)")
+    if cells.ndim != 2 or cells.shape[-1] != 3 or cells.dtype != torch.int64:
+        raise TaskError(f"human head: cells are {cells.dtype} {tuple(cells.shape)}, not int64 (P, 3)")
+    limits = torch.tensor(tokens.shape[:3], device=cells.device)
+    if not bool(((cells >= 0) & (cells < limits)).all()):
+        raise TaskError("human head: a cell (image, row, column) lies outside the batch's token grids")
+
+
 def _token_mlp(dim: int, out: int, config: HumanHeadConfig) -> nn.Sequential:
     """Dropout keeps no place of its own in the released files' numbering."""
     hidden = nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout)) if config.dropout else nn.ReLU()
     return nn.Sequential(nn.Linear(dim, dim), hidden, nn.Linear(dim, out))
 
 
-def _slots(image: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+def slots_of(image: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
     """People by image: the images (I,) that have any, and each person's (P,) index among them and rank
     within its image."""
     counts = torch.bincount(image, minlength=batch)

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from dune_bench.encoders.checkpoint import file_sha256, load_into, read_checkpoint, tensor_digest
+from dune_bench.encoders.checkpoint import (
+    file_sha256,
+    load_into,
+    read_checkpoint,
+    read_with_args,
+    tensor_digest,
+)
 from dune_bench.errors import TaskError
 
 
@@ -142,3 +148,25 @@ def test_a_text_file_in_place_of_a_checkpoint_is_one_line(tmp_path: Path) -> Non
         path.write_text(text)
         with pytest.raises(TaskError, match="get it again"):
             read_checkpoint(path)
+
+
+@pytest.mark.parametrize("args", [argparse.Namespace(heads=16, sizes=[672]), {"heads": 16, "sizes": [672]}])
+def test_options_of_the_file_come_with_its_tensors(tmp_path: Path, args: object) -> None:
+    torch.save({"model": {"w": torch.ones(2)}, "args": args}, tmp_path / "a.pth")
+    state, options = read_with_args(tmp_path / "a.pth")
+    assert torch.equal(state["w"], torch.ones(2))
+    assert options == {"heads": 16, "sizes": [672]}
+
+
+def test_file_without_options_is_no_error(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pth")
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
+    for name in ("a.pth", "a.safetensors"):
+        state, options = read_with_args(tmp_path / name)
+        assert (list(state), options) == (["w"], {})
+
+
+def test_options_of_another_kind_are_one_line(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.ones(2)}, "args": [1, 2]}, tmp_path / "a.pth")
+    with pytest.raises(TaskError, match="its args are of type list"):
+        read_with_args(tmp_path / "a.pth")
