@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dune_bench.data.samples import Person
 from dune_bench.errors import TaskError, UsageError
+from dune_bench.models.anny_release_rig import load_release_rig
 from dune_bench.models.body_anny import AnnyBody
 from dune_bench.models.body_models import BodyModel, BodyOutput
 from dune_bench.models.human_bodies import SMPLX_ROTATIONS, placed, smplx_parameters
@@ -49,15 +50,31 @@ class BodyNumbers:
         return type(self)(self.rotmat[index], self.betas[index], self.expression[index])
 
 
-class BodyLayout(ABC):
-    """rotations, betas, expressions: counts of the head for this model."""
+class PosingLayout(ABC):
+    """From a head's numbers to bodies: enough for a head that is not trained here."""
+
+    def __init__(self, model: BodyModel) -> None:
+        self.model = model
+
+    @abstractmethod
+    def parameters(self, numbers: BodyNumbers) -> tuple[dict[str, Tensor], Tensor]:
+        """The model's parameters, rotations as matrices, and R_cam_body (n, 3, 3).  Differentiable."""
+
+    def posed(self, numbers: BodyNumbers, at: Tensor, anchor: Anchor) -> PosedPeople:
+        """Bodies in the camera frame with their anchors at `at` (n, 3), metres.  Differentiable.  Raises
+        TaskError for numbers that are no bodies."""
+        parameters, R_cam_body = self.parameters(numbers)
+        turned = _turned(self.model(parameters), R_cam_body)
+        point = anchor_points(self.model, turned, anchor)
+        return PosedPeople(parameters, R_cam_body, at - point, placed(turned, point, at))
+
+
+class BodyLayout(PosingLayout):
+    """The way back, too.  rotations, betas, expressions: counts of the head for this model."""
 
     rotations: int
     betas: int
     expressions: int
-
-    def __init__(self, model: BodyModel) -> None:
-        self.model = model
 
     @property
     def joints(self) -> list[int]:
@@ -85,20 +102,8 @@ class BodyLayout(ABC):
         """float32.  Raises TaskError naming `where` for parameters that are not the model's."""
 
     @abstractmethod
-    def parameters(self, numbers: BodyNumbers) -> tuple[dict[str, Tensor], Tensor]:
-        """The model's parameters, rotations as matrices, and R_cam_body (n, 3, 3).  Differentiable."""
-
-    @abstractmethod
     def mirrored(self, numbers: BodyNumbers) -> BodyNumbers:
         """The people in a mirror image of the picture."""
-
-    def posed(self, numbers: BodyNumbers, at: Tensor, anchor: Anchor) -> PosedPeople:
-        """Bodies in the camera frame with their anchors at `at` (n, 3), metres.  Differentiable.  Raises
-        TaskError for numbers that are no bodies."""
-        parameters, R_cam_body = self.parameters(numbers)
-        turned = _turned(self.model(parameters), R_cam_body)
-        point = anchor_points(self.model, turned, anchor)
-        return PosedPeople(parameters, R_cam_body, at - point, placed(turned, point, at))
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,20 @@ class SmplxLayout(BodyLayout):
         names += [f"{side}_finger{i}" for side in ("left", "right") for i in hand] + ["jaw"]
         rotmat = (mirror[:, None] * numbers.rotmat * mirror)[:, _other_side(names)]
         return BodyNumbers(rotmat, numbers.betas, numbers.expression)
+
+
+class AnnyReleaseLayout(PosingLayout):
+    """anny's bodies from the numbers of Multi-HMR's Anny release: the rotations of its 163 bones, and the
+    phenotype as betas.  Raises TaskError for another body model."""
+
+    def __init__(self, model: BodyModel) -> None:
+        super().__init__(model)
+        if not isinstance(model, AnnyBody):
+            raise TaskError(f"heads of Multi-HMR's Anny release pose the body model anny, not {model.name}")
+        self.body, self.rig = model, load_release_rig()
+
+    def parameters(self, numbers: BodyNumbers) -> tuple[dict[str, Tensor], Tensor]:
+        return self.rig.parameters(self.body, numbers.rotmat, numbers.betas)
 
 
 def new_layout(model: BodyModel, people: Sequence[Person], where: str) -> BodyLayout:

@@ -12,6 +12,7 @@ from dune_bench.data.base import Lazy
 from dune_bench.data.samples import HumanSample
 from dune_bench.engine.terms import LossTerm
 from dune_bench.errors import TaskError
+from dune_bench.models.anny_head import AnnyHead, AnnyHeadConfig, AnnyOutput
 from dune_bench.models.body_models import BodyModel, BodyOutput
 from dune_bench.models.human_bodies import PeopleMeshes
 from dune_bench.models.human_camera import focal_ratio, raw_of, viewing_frames
@@ -21,8 +22,10 @@ from dune_bench.models.rotations import nearest_rotation
 from dune_bench.probes.base import FeatureSource, Head, ProbeContext
 from dune_bench.probes.hmr_layout import (
     Anchor,
+    AnnyReleaseLayout,
     BodyLayout,
     BodyNumbers,
+    PosingLayout,
     layout_facts,
     new_layout,
     stored_layout,
@@ -39,6 +42,11 @@ if TYPE_CHECKING:  # the engine is slow to import, and only a fit needs it
 
 CONFIG, LAYOUT = "human_head", "layout"
 """Where a head's choices say what it looks like, and which number is which parameter of the body."""
+ANNY_CONFIG = "anny_head"
+"""In place of both: what the head of Multi-HMR's Anny release looks like."""
+
+SURE = 1e-6
+"""Scores are kept this far from 0 and 1 in the log-odds that are reported: not all heads do that."""
 
 
 def fit_human_head(
@@ -140,7 +148,10 @@ def human_terms(
     return {name: LossTerm(term.total, term.count, term.weight) for name, term in terms.items()}
 
 
-def numbers_of(output: HumanOutput) -> BodyNumbers:
+def numbers_of(output: HumanOutput | AnnyOutput) -> BodyNumbers:
+    """A head's answer as what its layout poses."""
+    if isinstance(output, AnnyOutput):
+        return BodyNumbers(output.rotmat, output.phenotype, output.rotmat.new_zeros(len(output), 0))
     return BodyNumbers(output.rotmat, output.betas, output.expression)
 
 
@@ -192,12 +203,18 @@ def mean_person(
     )
 
 
-def stored_human_head(head: Head, model: BodyModel) -> tuple[HumanHead, BodyLayout]:
+def stored_human_head(head: Head, model: BodyModel) -> tuple[HumanHead | AnnyHead, PosingLayout]:
     """The head for inference, and its layout.  Raises TaskError if tensors and choices disagree."""
-    config = HumanHeadConfig.model_validate(head.choices[CONFIG])
-    layout = stored_layout(model, head.tensors, head.choices[LAYOUT])
-    with torch.device("meta"):
-        network = HumanHead(config)
+    network: HumanHead | AnnyHead
+    layout: PosingLayout
+    if ANNY_CONFIG in head.choices:
+        layout = AnnyReleaseLayout(model)
+        with torch.device("meta"):
+            network = AnnyHead(AnnyHeadConfig.model_validate(head.choices[ANNY_CONFIG]))
+    else:
+        layout = stored_layout(model, head.tensors, head.choices[LAYOUT])
+        with torch.device("meta"):
+            network = HumanHead(HumanHeadConfig.model_validate(head.choices[CONFIG]))
     network.to_empty(device="cpu")
     state = {name: value for name, value in head.tensors.items() if not name.startswith("layout.")}
     try:
@@ -231,7 +248,7 @@ def predict_people(
 
 
 def _people(
-    network: HumanHead, layout: BodyLayout, tokens: Tensor, K: Tensor, protocol: HmrLearned
+    network: HumanHead | AnnyHead, layout: PosingLayout, tokens: Tensor, K: Tensor, protocol: HmrLearned
 ) -> PeoplePrediction:
     if not bool(tokens.isfinite().all()):
         return nobody(layout.model, "its features are not finite")
@@ -242,7 +259,8 @@ def _people(
     output = network.regress(tokens, K, cells[order])
     depth = output.dist.clamp(protocol.min_depth_m, protocol.max_depth_m)
     at = output.translation / output.dist[:, None] * depth[:, None]
-    numbers = BodyNumbers(*(x.cpu() for x in (output.rotmat, output.betas, output.expression)))
+    said = numbers_of(output)
+    numbers = BodyNumbers(*(x.cpu() for x in (said.rotmat, said.betas, said.expression)))
     try:
         posed = layout.posed(numbers, at.cpu(), protocol.head)
     except TaskError as error:
@@ -252,7 +270,7 @@ def _people(
     return PeoplePrediction(
         parameters={name: value.double() for name, value in posed.parameters.items()},
         T_cam_body=T.numpy(),
-        scores=found[order].logit().double().cpu().numpy(),
+        scores=found[order].logit(SURE).double().cpu().numpy(),
         bodies=posed.bodies,
         pelvis=posed.bodies.joints[:, layout.model.root].double().numpy(),
     )

@@ -23,6 +23,7 @@ from dune_bench.probes.hmr_learned_fit import stored_human_head
 from dune_bench.probes.hmr_released import read_released_head
 from dune_bench.registry.lookup import load_registry
 from dune_bench.run.probing import make_probe
+from tests.models.released_anny import save as save_anny
 from tests.models.synthetic_smplx import synthetic_arrays, write
 from tests.probes.fake_features import FakeFeatures
 from tests.probes.hmr_world import lazy, sample
@@ -87,6 +88,7 @@ def test_head_is_that_of_the_file(tmp_path: Path, smplx: BodyModel) -> None:
     assert {name: head.choices[name] for name in ("file", "sha256")} == {"file": "hmr.pt", "sha256": "abc"}
     network, layout = stored_human_head(head, smplx)
     assert isinstance(layout, SmplxLayout)
+    assert isinstance(network, HumanHead)
     own = read_human_head(released_state(), "f")
     tokens, K = features().one("a").patch, torch.tensor([[[60.0, 0, 28], [0, 60.0, 28], [0, 0, 1]]])
     cells = torch.tensor([[0, 1, 2], [0, 3, 0]])
@@ -99,9 +101,10 @@ def test_head_is_that_of_the_file(tmp_path: Path, smplx: BodyModel) -> None:
 def test_only_the_protocol_without_training_reads_what_was_released() -> None:
     registry = load_registry()
     found = {name: make_probe(card, registry) for name, card in registry.tasks.items() if card.probe == "hmr"}
-    assert [name for name, probe in found.items() if probe.reads_released] == [
-        "hmr/smplx-people/pretrained@1"
-    ]
+    assert {name for name, probe in found.items() if probe.reads_released} == {
+        "hmr/minirooms/pretrained@1",
+        "hmr/smplx-people/pretrained@1",
+    }
     assert all(probe.released_part == "human_heads" for probe in found.values())
 
 
@@ -115,7 +118,10 @@ def test_a_file_that_is_not_here_is_not_an_untrained_head(smplx: BodyModel) -> N
 
 def test_another_body_encoder_or_grid_is_one_line(tmp_path: Path, smplx: BodyModel) -> None:
     ctx = given(saved(tmp_path / "hmr.pt"))
-    assert "are for the body model smplx, the protocol names anny" in refused(anny(), ctx, UsageError)
+    assert "human head for the body model smplx, the protocol names anny" in refused(anny(), ctx, UsageError)
+    other = given(save_anny(tmp_path / "anny.pt"))
+    text = refused(smplx, other, UsageError)
+    assert "anny.pt: a human head for the body model anny, the protocol names smplx" in text
     assert "tokens of 12 channels, the encoder gives 7" in refused(smplx, ctx, UsageError, features(7))
     assert "a head for 4×4 tokens (56 px), not for 5×5" in refused(
         smplx, ctx, UsageError, features(grid=(5, 5))
