@@ -37,6 +37,10 @@ class Lazy(Sequence[S], Generic[S]):
     def subset(self, indices: Sequence[int]) -> Lazy[S]:
         return Lazy([self._items[i] for i in indices])
 
+    def joined(self, other: Lazy[S]) -> Lazy[S]:
+        """These samples, then the other's."""
+        return Lazy([*self._items, *other._items])
+
     def __len__(self) -> int:
         return len(self._items)
 

@@ -67,19 +67,35 @@ def write_tiny_minirooms(
     for split, count in (("train", rooms_train), ("test", rooms_test)):
         members: dict[str, bytes] = {}
         rooms = [_room(rng, f"{split}{i:03d}", split, views, size, members) for i in range(count)]
-        index = {
-            "schema": 1,
-            "name": name,
-            "split": split,
-            "classes": CLASSES,
-            "keypoint_names": KEYPOINTS,
-            "generator_version": "fixture",
-            "seed": seed,
-            "image_size": [size, size],
-            "rooms": rooms,
-        }
+        index = _index(name, split, seed, size, rooms)
         write_shard(root / f"{split}.zip", {"index.json": json.dumps(index).encode(), **members})
     write_card(root, root / f"{name}.yaml")
+
+
+def write_tiny_people(root: Path, rooms: int = 3, views: int = 2, size: int = 112, seed: int = 1) -> None:
+    """Writes `crowd/people.zip` and the card `minirooms-people@1.yaml` to `root`, beside tiny MiniRooms."""
+    rng, name = np.random.default_rng(seed), "minirooms-people@1"
+    members: dict[str, bytes] = {}
+    found = [_room(rng, f"people{i:03d}", "train", views, size, members) for i in range(rooms)]
+    index = _index(name, "people", seed, size, found) | {"depth": False}
+    kept = {member: data for member, data in members.items() if not member.endswith(".depth")}
+    (root / "crowd").mkdir(parents=True)
+    write_shard(root / "crowd" / "people.zip", {"index.json": json.dumps(index).encode(), **kept})
+    write_card(root / "crowd", root / f"{name}.yaml", "ATTRIBUTION-people.md")
+
+
+def _index(name: str, split: str, seed: int, size: int, rooms: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "name": name,
+        "split": split,
+        "classes": CLASSES,
+        "keypoint_names": KEYPOINTS,
+        "generator_version": "fixture",
+        "seed": seed,
+        "image_size": [size, size],
+        "rooms": rooms,
+    }
 
 
 def write_shard(path: Path, members: dict[str, bytes]) -> None:

@@ -1,5 +1,6 @@
 """The generator's command line: wrong requests end in one line and the documented exit code."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +28,27 @@ def test_two_recipes_are_not_mixed_in_a_folder(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("size", ["63", "32", "101"])
 def test_odd_size_is_not_rendered(tmp_path: Path, size: str) -> None:
     assert _render(tmp_path, "--size", size) == 2
+
+
+def test_people_are_not_rendered_into_a_folder_of_rooms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _render(tmp_path) == 0
+    assert _render(tmp_path, "--people", "0") == 2
+    assert "minirooms-people@1" in capsys.readouterr().err
+
+
+def test_people_do_not_take_the_size_of_rooms(tmp_path: Path) -> None:
+    assert _render(tmp_path, "--people", "0") == 0
+    recipe = json.loads((tmp_path / "work" / "recipe.json").read_text())
+    assert (recipe["name"], recipe["size"]) == ("minirooms-people@1", 336)
+    assert _render(tmp_path, "--people", "0", "--size", "224") == 2
+
+
+def test_people_and_rooms_are_not_asked_for_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _render(tmp_path, "--people", "1", "--rooms", "1")
+    assert ended.value.code == 2
 
 
 def test_missing_shards_are_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

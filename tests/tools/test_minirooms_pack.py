@@ -9,7 +9,7 @@ import pytest
 
 from dune_bench.errors import TaskError, UsageError
 from tools.minirooms.classes import CLASSES, INDEX
-from tools.minirooms.pack import furniture_models, load_rooms, pack, unseen_shares
+from tools.minirooms.pack import furniture_models, load_rooms, load_splits, pack, unseen_shares
 
 _RECIPE = {"name": "minirooms@1", "seed": 3, "size": 448}
 
@@ -80,3 +80,46 @@ def test_foreign_picture_is_not_packed(work: Path, tmp_path: Path) -> None:
 def test_no_rooms_is_not_an_empty_shard(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no finished train rooms"):
         pack(_RECIPE, tmp_path, tmp_path / "out")
+
+
+def _write_people(work: Path) -> None:
+    _write_room(work, "people_000", "Scopia#a")
+    (work / "people_000" / "0.depth").unlink()
+    record = json.loads((work / "people_000" / "room.json").read_text())
+    record["people"][0]["T_world_body"] = [[0.123456789123, 1], [2, "3"]]
+    (work / "people_000" / "room.json").write_text(json.dumps(record))
+
+
+def test_people_are_not_packed_with_depth_or_as_training_rooms(tmp_path: Path) -> None:
+    work = tmp_path / "rooms"
+    _write_people(work)
+    (path,) = pack({**_RECIPE, "name": "minirooms-people@1"}, work, tmp_path / "out")
+    assert path.name == "people.zip"
+    with zipfile.ZipFile(path) as archive:
+        index = json.loads(archive.read("index.json"))
+        assert archive.namelist() == ["index.json", "people_000/0.jpg", "people_000/0.objects.png"]
+    assert (index["split"], index["depth"]) == ("people", False)
+    assert all(o["seen"] for o in index["rooms"][0]["objects"])
+
+
+def test_numbers_of_people_are_not_longer_than_they_mean(tmp_path: Path) -> None:
+    work = tmp_path / "rooms"
+    _write_people(work)
+    (path,) = pack(_RECIPE, work, tmp_path / "out")
+    with zipfile.ZipFile(path) as archive:
+        person = json.loads(archive.read("index.json"))["rooms"][0]["people"][0]
+    assert person["T_world_body"] == [[0.1234568, 1], [2, "3"]]
+
+
+def test_rooms_do_not_gain_a_key_from_the_people(work: Path, tmp_path: Path) -> None:
+    """The shards of minirooms@1 pack to the same bytes as before there were people."""
+    train, _ = pack(_RECIPE, work, tmp_path / "out")
+    with zipfile.ZipFile(train) as archive:
+        assert "depth" not in json.loads(archive.read("index.json"))
+
+
+def test_people_and_rooms_are_not_mixed(work: Path) -> None:
+    assert list(load_splits(work)) == ["train", "test"]
+    _write_people(work)
+    with pytest.raises(UsageError, match="use another --out"):
+        load_splits(work)

@@ -8,20 +8,26 @@ import sys
 from pathlib import Path
 
 from dune_bench.errors import BenchError, UsageError
+from tools.minirooms.cameras import IMAGE_SIZE
 from tools.minirooms.farm import render_rooms
-from tools.minirooms.generate import GENERATOR_VERSION, Recipe, RoomJob
+from tools.minirooms.generate import GENERATOR_VERSION, PEOPLE, Recipe, RoomJob
+
+_PEOPLE_SIZE = 336
+"""What the human protocols look at: smaller files, more people."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.minirooms", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     render = verbs.add_parser("render", help="render rooms into OUT/rooms; resumes")
-    render.add_argument("--name", default="minirooms@1")
+    render.add_argument("--name", help="default: minirooms@1, with --people minirooms-people@1")
     render.add_argument("--seed", type=int, default=1)
     render.add_argument("--train", type=int, default=70, help="training rooms")
     render.add_argument("--test", type=int, default=30, help="test rooms")
-    render.add_argument("--rooms", type=int, help="this many training rooms and no test rooms")
-    render.add_argument("--size", type=int, default=448, help="pixels a side, a multiple of 2")
+    only = render.add_mutually_exclusive_group()
+    only.add_argument("--rooms", type=int, help="this many training rooms and no test rooms")
+    only.add_argument("--people", type=int, help="this many rooms full of people and no others")
+    render.add_argument("--size", type=int, help="pixels a side, a multiple of 2; default: 448, people 336")
     render.add_argument("--unlabelled", action="store_true", help="pictures only, for distillation")
     render.add_argument("--furniture", type=Path, required=True, help="folder of the .sh3f files")
     render.add_argument("--out", type=Path, required=True)
@@ -29,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     pack = verbs.add_parser("pack", help="pack OUT/rooms into shards")
     pack.add_argument("--out", type=Path, required=True)
     pack.add_argument("--furniture", type=Path, required=True)
-    pack.add_argument("--shards", type=Path, required=True, help="where train.zip and test.zip go")
+    pack.add_argument("--shards", type=Path, required=True, help="where the .zip files go")
     pack.add_argument("--attribution", type=Path, required=True, help="the ATTRIBUTION.md to write")
     pack.add_argument("--card", type=Path, help="the dataset card to write, in a folder above the shards")
     check = verbs.add_parser("check", help="measure packed shards; prints tables")
@@ -40,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _recipe(args: argparse.Namespace) -> Recipe:
     """Refuses to mix rooms of two recipes in one folder."""
+    people = args.people is not None
+    args.name = args.name or ("minirooms-people@1" if people else "minirooms@1")
+    args.size = args.size or (_PEOPLE_SIZE if people else IMAGE_SIZE)
     if args.size < 64 or args.size % 2:
         raise UsageError(f"--size {args.size}: must be even and at least 64")
     wanted = {
@@ -59,8 +68,12 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 def _render(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
-    counts = (args.train, args.test) if args.rooms is None else (args.rooms, 0)
-    jobs = [RoomJob("train", n) for n in range(counts[0])] + [RoomJob("test", n) for n in range(counts[1])]
+    counts = {"train": args.train, "test": args.test}
+    if args.rooms is not None:
+        counts = {"train": args.rooms}
+    if args.people is not None:
+        counts = {PEOPLE: args.people}
+    jobs = [RoomJob(split, n) for split, count in counts.items() for n in range(count)]
     render_rooms(recipe, jobs, args.out / "rooms", args.workers)
 
 
@@ -68,20 +81,21 @@ def _pack(args: argparse.Namespace) -> None:
     from dune_bench.data.minirooms.card import write_card
     from tools.minirooms.attribution import attribution
     from tools.minirooms.catalogue import load_catalogue
-    from tools.minirooms.pack import furniture_models, load_rooms, pack, unseen_shares
+    from tools.minirooms.pack import furniture_models, load_splits, pack, unseen_shares
 
     recipe = json.loads((args.out / "recipe.json").read_text())
     work = args.out / "rooms"
     paths = pack(recipe, work, args.shards)
-    train, test = load_rooms(work, "train"), load_rooms(work, "test")
-    used = furniture_models(train + test)
+    rooms = load_splits(work)
+    used = furniture_models([room for split in rooms.values() for room in split])
     args.attribution.write_text(attribution(recipe["name"], load_catalogue(args.furniture), used))
     if args.card is not None:
-        write_card(args.shards.resolve(), args.card.resolve())
+        write_card(args.shards.resolve(), args.card.resolve(), args.attribution.name)
     for path in paths:
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
-    for label, (unseen, total) in unseen_shares(test, furniture_models(train)).items():
-        print(f"{label}: {unseen} of {total} test models are not in training rooms")
+    if "test" in rooms:
+        for label, (unseen, total) in unseen_shares(rooms["test"], furniture_models(rooms["train"])).items():
+            print(f"{label}: {unseen} of {total} test models are not in training rooms")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,8 +108,10 @@ def main(argv: list[str] | None = None) -> int:
             _pack(args)
         else:
             from tools.minirooms.check import check_shards
+            from tools.minirooms.check_people import check_people
 
-            return check_shards(args.shards, args.markdown)
+            people = (args.shards / f"{PEOPLE}.zip").is_file()
+            return (check_people if people else check_shards)(args.shards, args.markdown)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)

@@ -8,8 +8,9 @@ renderer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,11 +162,9 @@ class Photographer:
         roll = math.radians(float(np.clip(self.rng.normal(0, 2.0), -6, 6)))
         return Camera(intrinsics(fov, self.size), look_at(position, target, roll), fov)
 
-    def reference(self) -> Camera:
-        """The best of a dozen acceptable views.  Raises TaskError if the room offers none."""
-        best: tuple[float, Camera] | None = None
-        found = 0
-        for _ in range(400):
+    def acceptable(self, tries: int) -> Iterator[tuple[float, Camera]]:
+        """Views somebody would keep, with their quality, out of so many random ones."""
+        for _ in range(tries):
             width, depth, height = self.room.size
             high = min(1.95, height - 0.3)
             position = np.array(
@@ -178,16 +177,15 @@ class Photographer:
                 continue
             camera = self._camera(position, target)
             quality = self.quality(camera)
-            if quality is None:
-                continue
-            if best is None or quality > best[0]:
-                best = (quality, camera)
-            found += 1
-            if found == 12:
-                break
-        if best is None or found < 4:
+            if quality is not None:
+                yield quality, camera
+
+    def reference(self) -> Camera:
+        """The best of a dozen acceptable views.  Raises TaskError if the room offers none."""
+        found = list(islice(self.acceptable(400), 12))
+        if len(found) < 4:
             raise TaskError(f"{self.room.id}: no acceptable reference view in 400 tries")
-        return best[1]
+        return max(found, key=lambda pair: pair[0])[1]
 
     def query(self, reference: Camera, wanted: str) -> Camera:
         """One view in the wanted bin, covisible with the reference both ways: the best of three.

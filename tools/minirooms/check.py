@@ -23,7 +23,7 @@ from tools.minirooms.tables import Section, spread
 _LEAST_UNSEEN = 0.3
 _LEAST_OF_VIEW = 0.002
 """A class counts as shown by a view from this share of its pixels on."""
-_BURNT, _BURNT_SHARE = 0.97, 0.15
+BURNT, BURNT_SHARE = 0.97, 0.15
 """Mean of a pixel's colours from which it is burnt out; share of such pixels that spoils a view."""
 
 
@@ -80,7 +80,7 @@ class Gathered:
         self.classes_in_view.append(float(shown.sum()))
         grey = view.image.mean(axis=2) / 255
         self.brightness.append(float(grey.mean()))
-        self.burnt.append(float((grey > _BURNT).mean()))
+        self.burnt.append(float((grey > BURNT).mean()))
         self.far_m.append(float(view.depth.max()))
 
 
@@ -132,9 +132,9 @@ def spread_checks(split: str, rooms: Sequence[dict[str, Any]], got: Gathered) ->
     ):
         holds = bool(min(values) >= low and max(values) <= high)
         checks.append(Check(what, split, spread(values, digits), f"{low} … {high}", holds))
-    hot = sum(share > _BURNT_SHARE for share in got.burnt)
+    hot = sum(share > BURNT_SHARE for share in got.burnt)
     text = f"{hot} of {len(got.burnt)} (worst {100 * max(got.burnt):.0f} %)"
-    what = f"views of which more than {100 * _BURNT_SHARE:.0f} % is burnt out"
+    what = f"views of which more than {100 * BURNT_SHARE:.0f} % is burnt out"
     checks.append(Check(what, split, text, "≤ 1 %", hot <= 0.01 * len(got.burnt)))
     checks.append(Check("farthest depth, m", split, f"{max(got.far_m):.2f}", "", True))
     shown = int((got.pixels > 0).sum())
@@ -153,16 +153,16 @@ def unseen_checks(furniture: dict[str, tuple[int, int, int]]) -> list[Check]:
     ]
 
 
-def _section(title: str, checks: Sequence[Check]) -> Section:
+def section(title: str, checks: Sequence[Check], splits: Sequence[str] = SPLITS) -> Section:
     """Splits side by side, one row for each thing measured."""
     rows = []
     for what in dict.fromkeys(check.what for check in checks):
         same = {check.split: check for check in checks if check.what == what}
-        cells = [same[split].measured if split in same else "–" for split in SPLITS]
+        cells = [same[split].measured if split in same else "–" for split in splits]
         held = all(check.holds for check in same.values())
         wanted = next(iter(same.values())).wanted
         rows.append((what, *cells, wanted, ("ok" if held else "FAILS") if wanted else ""))
-    return Section(title, ("check", *SPLITS, "wanted", ""), tuple(rows))
+    return Section(title, ("check", *splits, "wanted", ""), tuple(rows))
 
 
 def check_shards(folder: Path, markdown: bool = False) -> int:
@@ -174,7 +174,7 @@ def check_shards(folder: Path, markdown: bool = False) -> int:
     got: dict[str, Gathered] = {}
     index: dict[str, Any] = {}
     for split in SPLITS:
-        with _open(folder, split) as archive:
+        with open_shard(folder, split) as archive:
             index = json.loads(archive.read("index.json"))
             splits[split], got[split] = index["rooms"], Gathered(len(index["classes"]))
             for room in index["rooms"]:
@@ -192,14 +192,14 @@ def check_shards(folder: Path, markdown: bool = False) -> int:
         counts.covisibility(splits),
         counts.light(splits),
         *counts.people(splits, index["keypoint_names"]),
-        _section("Is the truth right?", exact),
-        _section("Is it spread as intended?", even),
+        section("Is the truth right?", exact),
+        section("Is it spread as intended?", even),
     ]
     print("\n\n".join(section.markdown() if markdown else section.text() for section in sections))
     return int(any(not check.holds for check in (*exact, *even)))
 
 
-def _open(folder: Path, split: str) -> zipfile.ZipFile:
+def open_shard(folder: Path, split: str) -> zipfile.ZipFile:
     path = folder / f"{split}.zip"
     if not path.is_file():
         raise UnavailableError(f"{path}: not found; run `python -m tools.minirooms pack` first")

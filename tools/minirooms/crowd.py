@@ -28,6 +28,8 @@ _SINK = 0.035
 """How far (m) thighs may sink into a cushion."""
 _STANDING = ("standing", "walking", "reaching")
 _LEAST = 2
+_FACE = 5
+"""COCO's first key points are those of the face."""
 _SLIDES = (0.0, 0.04, 0.08, 0.12, 0.16)
 """How far (m) from the backrest somebody may sit."""
 
@@ -43,6 +45,11 @@ class Placed:
     def world(self, points: F64) -> F64:
         """Points (N, 3) of the body frame in the world."""
         return np.asarray(points @ self.T_world_body[:3, :3].T + self.T_world_body[:3, 3])
+
+    @property
+    def head(self) -> F64:
+        """(3,) the middle of the eyes, ears and nose in the world."""
+        return np.asarray(self.world(self.body.keypoints[:_FACE]).mean(axis=0))
 
     @property
     def box(self) -> Box:

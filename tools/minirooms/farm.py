@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tools.minirooms.generate import Recipe, RoomJob, make
 
-_ROOMS_PER_PROCESS = 6
+_VIEWS_PER_PROCESS = 36
 
 
 def end_with_parent() -> None:
@@ -49,7 +49,7 @@ def render_rooms(recipe: Recipe, jobs: list[RoomJob], work: Path, workers: int) 
     context = multiprocessing.get_context("spawn")
     # A fresh pool per batch returns the renderer's memory.  (The executor's own max_tasks_per_child
     # can wait for ever for a process that is never started: CPython issue 115634.)
-    batch = _ROOMS_PER_PROCESS * workers
+    batch = workers * max(1, _VIEWS_PER_PROCESS // max((job.views for job in todo), default=1))
     done = 0
     for start in range(0, len(todo), batch):
         with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:

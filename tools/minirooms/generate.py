@@ -27,6 +27,7 @@ from tools.minirooms.catalogue import Model, Picker, Pools, load_catalogue, spli
 from tools.minirooms.crowd import Crowd, Placed
 from tools.minirooms.layout import make_room
 from tools.minirooms.meshes import Part, load_parts
+from tools.minirooms.people_views import people_views
 from tools.minirooms.rays import RayCaster
 from tools.minirooms.relief import Relief, relief_of
 from tools.minirooms.room import Room
@@ -35,6 +36,12 @@ from tools.minirooms.visibility import Silhouette, keypoints_visible
 
 GENERATOR_VERSION = 2
 SPLITS = ("train", "test")
+PEOPLE = "people"
+"""Rooms of more people, seen by fewer views that seek them out, without depth: for learning bodies.
+Their furniture is that of training rooms."""
+_STREAMS = (*SPLITS, PEOPLE)
+_PEOPLE_IN_A_ROOM = {"train": (2, 4), "test": (2, 4), PEOPLE: (4, 6)}
+_JPEG_QUALITY = {"train": 92, "test": 92, PEOPLE: 88}
 _ATTEMPTS = 12
 _SAMPLES = 5
 
@@ -59,6 +66,10 @@ class RoomJob:
     @property
     def id(self) -> str:
         return f"{self.split}_{self.number:03d}"
+
+    @property
+    def views(self) -> int:
+        return 2 if self.split == PEOPLE else 6
 
 
 @cache
@@ -110,15 +121,15 @@ class Staged:
 
 def stage(recipe: Recipe, job: RoomJob, attempt: int) -> Staged:
     """Layout, people and cameras of one attempt at a room.  Raises TaskError if it does not work out."""
-    split = SPLITS.index(job.split)
-    rng = np.random.default_rng([recipe.seed, split, job.number, attempt])
+    rng = np.random.default_rng([recipe.seed, _STREAMS.index(job.split), job.number, attempt])
     furniture = _furniture(recipe.furniture)
     picker = Picker(_pools(recipe.furniture, recipe.seed), job.split, rng)
     room = make_room(job.id, picker, furniture.relief, rng)
     daylight = float(np.exp(rng.uniform(np.log(0.8), np.log(4.5))))
     builder = furnished(room, lambda item: furniture.parts(item.model), rng, daylight)
     empty = RayCaster(builder.build())
-    wanted = int(rng.integers(2, 5))
+    least, most = _PEOPLE_IN_A_ROOM[job.split]
+    wanted = int(rng.integers(least, most + 1))
     people = Crowd(room, _factory(), furniture.relief, empty.shoot, rng).fill(wanted)
     figures = []
     for placed in people:
@@ -131,7 +142,11 @@ def stage(recipe: Recipe, job: RoomJob, attempt: int) -> Staged:
         chest = placed.world(placed.body.vertices).mean(axis=0)
         interest += [list(chest + np.array([0, 0, 0.2]))] * 4
     photographer = Photographer(room, caster.labels, np.array(interest), rng, recipe.size)
-    return Staged(room, people, figures, caster, six_views(photographer, job.number))
+    if job.split == PEOPLE:
+        views = people_views(photographer, np.array([placed.head for placed in people]), job.views)
+    else:
+        views = six_views(photographer, job.number)
+    return Staged(room, people, figures, caster, views)
 
 
 def staged(recipe: Recipe, job: RoomJob) -> Staged:
@@ -165,11 +180,13 @@ def make(recipe: Recipe, job: RoomJob, work: Path) -> Path:
     records = []
     for number, (view, image) in enumerate(zip(ready.views, images, strict=True)):
         exposure = render.keep_exposure(image, base, view.exposure)
-        encoded = render.jpeg(render.develop(image, base, exposure))
+        encoded = render.jpeg(render.develop(image, base, exposure), _JPEG_QUALITY[job.split])
         (partial / f"{number}.jpg").write_bytes(encoded)
         record = _view_record(number, view, exposure, encoded)
         if recipe.labelled:
             record["people"] = _truth(recipe, ready, view, number, silhouettes, partial)
+            if job.split != PEOPLE:
+                (partial / f"{number}.depth").write_bytes(encode_depth(_depth(recipe, ready, view)))
         records.append(record)
     (partial / "room.json").write_text(json.dumps(_room_record(ready, records)))
     if final.is_dir():
@@ -199,14 +216,11 @@ def _view_record(
 def _truth(
     recipe: Recipe, ready: Staged, view: Camera, number: int, silhouettes: list[Silhouette], folder: Path
 ) -> list[dict[str, Any]]:
-    """Writes the object map and depth of a view; returns what it shows of each person."""
+    """Writes the object map of a view; returns what it shows of each person."""
     size = recipe.size
     _, index = ready.caster.objects(view.K, view.T_cam_world, pixel_grid(size, size))
     objects = np.where(index < 0, 255, index).reshape(size, size)
     (folder / f"{number}.objects.png").write_bytes(_png(objects.astype(np.uint8)))
-    z, _ = ready.caster.objects(view.K, view.T_cam_world, pixel_grid(size, size // 2))
-    depth = z.reshape(size // 2, size // 2).astype(np.float32)
-    (folder / f"{number}.depth").write_bytes(encode_depth(depth))
     rows = []
     first = len(ready.caster.built.objects) - len(ready.people)
     for k, (placed, silhouette) in enumerate(zip(ready.people, silhouettes, strict=True)):
@@ -223,6 +237,13 @@ def _truth(
             }
         )
     return rows
+
+
+def _depth(recipe: Recipe, ready: Staged, view: Camera) -> NDArray[np.float32]:
+    """(size / 2, size / 2) metres along z."""
+    side = recipe.size // 2
+    z, _ = ready.caster.objects(view.K, view.T_cam_world, pixel_grid(recipe.size, side))
+    return z.reshape(side, side).astype(np.float32)
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dune_bench.errors import TaskError, UsageError
 from tools.minirooms.classes import CLASSES
-from tools.minirooms.generate import GENERATOR_VERSION, SPLITS
+from tools.minirooms.generate import GENERATOR_VERSION, PEOPLE, SPLITS
 
 SCHEMA = 1
 PROCEDURAL = frozenset({"floor", "ceiling", "wall", "poster", "window pane", "ceiling panel"})
@@ -42,7 +42,7 @@ def index_of(
         objects = [{**o, "seen": "#" not in o["model"] or o["model"] in trained} for o in room["objects"]]
         people = [{k: v for k, v in person.items() if k != "keypoint_names"} for person in room["people"]]
         packed.append({**room, "objects": objects, "people": people})
-    return {
+    index = {
         "schema": SCHEMA,
         "name": recipe["name"],
         "split": split,
@@ -53,6 +53,17 @@ def index_of(
         "image_size": [recipe["size"], recipe["size"]],
         "rooms": packed,
     }
+    # Of a shard of people the index is a fifth: numbers are kept to what they mean.
+    return _rounded({**index, "depth": False}) if split == PEOPLE else index
+
+
+def _rounded(value: Any) -> Any:
+    """Nested numbers to 7 decimals: less than a micrometre or a thousandth of a pixel."""
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return round(value, 7) if isinstance(value, float) else value
 
 
 def unseen_shares(test: list[dict[str, Any]], trained: set[str]) -> dict[str, tuple[int, int]]:
@@ -77,11 +88,12 @@ def write_shard(path: Path, index: dict[str, Any], work: Path) -> None:
     Raises TaskError if a picture is not the one its room was recorded with.
     """
     partial = path.with_suffix(".partial")
+    kinds = ("jpg", "objects.png", "depth") if index.get("depth", True) else ("jpg", "objects.png")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, "index.json", json.dumps(index, separators=(",", ":"), sort_keys=True).encode())
         for room in index["rooms"]:
             for view in room["views"]:
-                for suffix in ("jpg", "objects.png", "depth"):
+                for suffix in kinds:
                     member = f"{room['id']}/{view['id']}.{suffix}"
                     data = (work / member).read_bytes()
                     if suffix == "jpg" and hashlib.sha256(data).hexdigest() != view["image_sha256"]:
@@ -92,13 +104,22 @@ def write_shard(path: Path, index: dict[str, Any], work: Path) -> None:
     partial.replace(path)
 
 
+def load_splits(work: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rooms of people, or training and test rooms.  Raises UsageError if there are none, or both."""
+    if not any(work.glob(f"{PEOPLE}_*/room.json")):
+        return {split: load_rooms(work, split) for split in SPLITS}
+    if any(path for split in SPLITS for path in work.glob(f"{split}_*/room.json")):
+        raise UsageError(f"{work}: rooms of people beside others; use another --out for each")
+    return {PEOPLE: load_rooms(work, PEOPLE)}
+
+
 def pack(recipe: dict[str, Any], work: Path, out: Path) -> list[Path]:
     """Packs all finished rooms of a recipe (its name, seed and size); returns the shards."""
     out.mkdir(parents=True, exist_ok=True)
-    rooms = {split: load_rooms(work, split) for split in SPLITS}
-    trained = furniture_models(rooms["train"])
+    rooms = load_splits(work)
+    trained = furniture_models(next(iter(rooms.values())))
     paths = []
-    for split in SPLITS:
+    for split in rooms:
         path = out / f"{split}.zip"
         write_shard(path, index_of(recipe, split, rooms[split], trained), work)
         paths.append(path)

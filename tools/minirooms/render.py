@@ -95,7 +95,7 @@ def keep_exposure(
     return gain, red, blue
 
 
-def jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
+def jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
     """JPEG bytes, 4:2:0 as cameras write it."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, optimize=True)

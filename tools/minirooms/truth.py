@@ -23,7 +23,8 @@ _NORMAL_STEP = 12
 
 @dataclass(frozen=True)
 class ViewData:
-    """One decoded view.  image: (S, S, 3) uint8; objects: (S, S) uint8; depth: (S/2, S/2) metres."""
+    """One decoded view.  image: (S, S, 3) uint8; objects: (S, S) uint8; depth: (S/2, S/2) metres,
+    (0, 0) where the shard has none."""
 
     record: dict[str, Any]
     image: NDArray[np.uint8]
@@ -67,7 +68,10 @@ def read_view(archive: zipfile.ZipFile, room: str, record: dict[str, Any]) -> Vi
         image = np.asarray(picture.convert("RGB"))
     with Image.open(io.BytesIO(archive.read(f"{base}.objects.png"))) as picture:
         objects = np.asarray(picture)
-    return ViewData(record, image, objects, decode_depth(archive.read(f"{base}.depth")))
+    depth = f"{base}.depth"
+    if depth not in archive.NameToInfo:
+        return ViewData(record, image, objects, np.zeros((0, 0), np.float32))
+    return ViewData(record, image, objects, decode_depth(archive.read(depth)))
 
 
 def reprojection_errors(a: ViewData, b: ViewData) -> F64:

