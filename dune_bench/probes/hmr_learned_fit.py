@@ -35,7 +35,7 @@ from dune_bench.probes.hmr_learned_protocol import HmrLearned, HmrTrained
 from dune_bench.probes.hmr_people import people_of
 from dune_bench.probes.hmr_prediction import PeoplePrediction, nobody
 from dune_bench.probes.stream import grid_of, image_ids
-from dune_bench.probes.two_view_fit import token_pixels, token_statistics
+from dune_bench.probes.tokens import token_pixels, token_statistics
 
 if TYPE_CHECKING:  # the engine is slow to import, and only a fit needs it
     from dune_bench.engine.step import StepContext

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from dune_bench.errors import TaskError
 from dune_bench.models.two_view_decoder import DecoderConfig, TwoViewDecoder, empty_decoder, fresh_decoder
 from dune_bench.models.two_view_output import Margins, ViewOutput, cropped_size
 from dune_bench.probes.base import FeatureSource, Head, ProbeContext
+from dune_bench.probes.tokens import token_pixels, token_statistics
 from dune_bench.probes.two_view_maps import PairMaps, pair_maps
 from dune_bench.probes.two_view_pairs import PairBatch, TwoViewPairs
 from dune_bench.probes.two_view_protocol import DecoderTraining
@@ -111,42 +112,11 @@ def stored_decoder(head: Head) -> TwoViewDecoder:
     return decoder.eval().requires_grad_(False)
 
 
-def token_pixels(features: FeatureSource) -> int:
-    """Side of a token, pixels at network size.  Raises TaskError for tokens that are not square."""
-    left, top, right, bottom = features.padding
-    (height, width), (rows, columns) = features.image_size, features.grid
-    padded = (height + top + bottom, width + left + right)
-    if padded[0] % rows or padded[1] % columns or padded[0] // rows != padded[1] // columns:
-        raise TaskError(f"a grid of {features.grid} tokens on {padded} pixels: tokens are not square")
-    return padded[0] // rows
-
-
 def padding_shares(features: FeatureSource) -> Margins:
     """How much of the token grid lies beyond the image."""
     left, top, right, bottom = features.padding
     height, width = features.image_size[0] + top + bottom, features.image_size[1] + left + right
     return left / width, top / height, right / width, bottom / height
-
-
-def token_statistics(features: FeatureSource, samples: Lazy[Any], ctx: ProbeContext) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C,) of each channel over the tokens of the samples' images, summed in
-    float64.  A channel that never moves has the deviation 1.  Raises TaskError naming an image whose tokens
-    are not finite: behind the statistics all pairs would look alike."""
-    ids = list(dict.fromkeys(image.id for i in range(len(samples)) for image in samples.images(i)))
-    count, total, squares = 0, torch.zeros(features.dim).double(), torch.zeros(features.dim).double()
-    for part, batch in features.batches(ids, ctx.chunk_bytes):
-        finite = batch.patch.isfinite().flatten(1).all(1).tolist()
-        if not all(finite):
-            raise TaskError(f"image {ids[part][finite.index(False)]}: its features are not finite")
-        tokens = batch.patch.permute(0, 2, 3, 1).reshape(-1, features.dim).double()
-        count += len(tokens)
-        total += tokens.sum(0)
-        squares += tokens.square().sum(0)
-    mean = total / count
-    # Of numbers this large, a difference below the last digits is rounding, not spread.
-    variance = squares / count - mean.square()
-    moves = variance > 1e-12 * squares / count
-    return mean.float(), torch.where(moves, variance, 1.0).sqrt().float()
 
 
 def _map_size(features: FeatureSource, config: DecoderConfig) -> tuple[int, int]:

@@ -6,7 +6,8 @@ from dune_bench.encoders.checkpoint import load_torch
 from dune_bench.errors import UnavailableError
 from dune_bench.models.two_view_files import read_decoder
 from dune_bench.probes.base import FeatureSource, Head, ProbeContext
-from dune_bench.probes.two_view_fit import CONFIG, token_pixels
+from dune_bench.probes.tokens import token_pixels
+from dune_bench.probes.two_view_fit import CONFIG
 
 
 def read_released(features: FeatureSource, ctx: ProbeContext) -> Head:

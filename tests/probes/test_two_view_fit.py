@@ -17,7 +17,8 @@ from dune_bench.models.two_view_decoder import DecoderConfig
 from dune_bench.models.two_view_output import ViewOutput, cropped_size
 from dune_bench.probes import two_view_fit
 from dune_bench.probes.base import Head, ProbeContext
-from dune_bench.probes.two_view_fit import fit_decoder, predict_pairs, token_statistics
+from dune_bench.probes.tokens import token_statistics
+from dune_bench.probes.two_view_fit import fit_decoder, predict_pairs
 from dune_bench.run.artifacts import HeadStore
 from tests.probes.fake_features import FakeFeatures
 from tests.probes.fake_room import SIZE, lazy_pairs
