@@ -2,17 +2,19 @@
 how its errors fall with the number of people learned from.
 
     python benchmarks/human_head_ablation.py ENCODER [--held 14] [--seeds 0,1] [--rooms 14,28,56]
-        [--set KEY=VALUE[,KEY=VALUE…]]…
+        [--people 0,150,300] [--set KEY=VALUE[,KEY=VALUE…]]…
 
 Each --set is one variant of the task's card (`recipe.steps=800,shape.width=128`); without any, the card
 itself.  The head is trained on the other training rooms and asked about the held-out ones, so that no
-constant was chosen on a test room.  --rooms: trains on so many of the others, as a learning curve; the
-steps stay the card's.  Prints a line per variant and seed; `ridge` on the same rooms stands above.
+constant was chosen on a test room.  --rooms: trains on so many of the others, --people: and on so many of
+the rooms full of people (default: all), as a learning curve; the steps stay the card's.  Prints a line per
+variant and seed; `ridge` on the same rooms stands above.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Sequence
 
@@ -21,7 +23,7 @@ from decoder_ablation import with_changes
 from ladder import images_of
 
 from dune_bench.data.base import Lazy
-from dune_bench.data.minirooms.dataset import MiniRooms
+from dune_bench.data.minirooms.people import MiniRoomsPeople
 from dune_bench.data.samples import HumanSample
 from dune_bench.encoders.load import load_encoder
 from dune_bench.probes.base import FeatureSource, Head, ProbeContext, SilentProgress
@@ -35,7 +37,7 @@ from dune_bench.run.plan import card_view
 from dune_bench.run.probing import make_probe, score_all
 from dune_bench.run.ui import SilentUI
 
-TASK, BASELINE = "hmr/minirooms/multihmr-mini@1", "hmr/minirooms/ridge@1"
+TASK, BASELINE = "hmr/minirooms-people/multihmr-mini@1", "hmr/minirooms/ridge@1"
 SHOWN = ("pve_mm@miss350mm", "pa_pve_mm@miss150mm", "f1", "recall", "pve_mm", "pa_pve_mm", "depth_error_m")
 
 
@@ -72,25 +74,29 @@ def main() -> None:
     parser.add_argument("--held", type=int, default=14)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--rooms")
+    parser.add_argument("--people")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--baseline", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     registry = load_registry()
-    data = MiniRooms(registry.task(TASK).dataset.name)
-    samples = data.samples(HumanSample, "train")
+    samples = MiniRoomsPeople(registry.task(TASK).dataset.name).samples(HumanSample, "train")
     features = features_of(arguments.encoder, samples, registry)
-    rooms = list(dict.fromkeys(samples.groups))
+    groups = dict(zip(samples.groups, samples.ids, strict=True))
+    crowded = [group for group, one in groups.items() if one.startswith("people/")]
+    rooms = [group for group in groups if group not in set(crowded)]
     out = spread(rooms, arguments.held)
     others = [room for room in rooms if room not in out]
     held = rooms_of(samples, out)
     counts = [int(n) for n in arguments.rooms.split(",")] if arguments.rooms else [len(others)]
+    more = [int(n) for n in arguments.people.split(",")] if arguments.people else [len(crowded)]
     print(f"| variant | {' | '.join(SHOWN)} | training |\n|{'---|' * (len(SHOWN) + 2)}")
-    for count in counts:
-        fit = rooms_of(samples, spread(others, count))
+    for count, extra in itertools.product(counts, more):
+        fit = rooms_of(samples, spread(others, count) + crowded[:extra])
+        size = f"{count} rooms + {extra}"
         if arguments.baseline:
             ridge = make_probe(registry.task(BASELINE), registry)
             head = ridge.fit(features, fit, {}, ProbeContext())
-            show(f"ridge, {count} rooms", ridge, head, features, held, f"{head.choices['people']} people")
+            show(f"ridge, {size}", ridge, head, features, held, f"{head.choices['people']} people")
         for changes in arguments.set or [""]:
             protocol = HmrTrained.model_validate(with_changes(registry.task(TASK).protocol, changes))
             for seed in map(int, arguments.seeds.split(",")):
@@ -99,7 +105,7 @@ def main() -> None:
                 took, found = time.perf_counter() - began, head.choices
                 terms = " ".join(f"{k} {v:.3g}" for k, v in found["loss"].items())
                 note = f"{found['people']} people, {found['parameters'] / 1e6:.1f} M, {took:.0f} s, {terms}"
-                show(f"{changes or 'card'}, {count} rooms, seed {seed}", probe, head, features, held, note)
+                show(f"{changes or 'card'}, {size}, seed {seed}", probe, head, features, held, note)
 
 
 if __name__ == "__main__":

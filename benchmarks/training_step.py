@@ -2,9 +2,9 @@
 
     python benchmarks/training_step.py [--encoder random_vits14] [--steps 40] [--limit 60] [--task ID]
 
-Trains the decoder (or, with --task hmr/minirooms/multihmr-mini@1, the human head) of the shipped card for so
-many steps on the cached tokens of about `limit` training images.  What a fit does before its first step (the
-truth of all pairs, the mean person) is printed beside it.
+Trains the decoder (or, with --task hmr/minirooms-people/multihmr-mini@1, the human head) of the shipped card
+for so many steps on the cached tokens of about `limit` training images.  What a fit does before its first
+step (the truth of all pairs, the mean person) is printed beside it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from decoder_ablation import with_changes
 from ladder import images_of
 
 from dune_bench.data.base import Lazy, limit_groups
-from dune_bench.data.minirooms.dataset import MiniRooms
 from dune_bench.encoders.load import load_encoder
 from dune_bench.engine.record import StepLine, TrainingRecord
 from dune_bench.probes.base import FeatureSource, ProbeContext
@@ -67,9 +66,8 @@ def main() -> None:
     arguments = parser.parse_args()
     registry = load_registry()
     card = registry.task(arguments.task)
-    samples = limit_groups(
-        MiniRooms(card.dataset.name).samples(registry.probe(card.probe).sample_type, "train"), arguments.limit
-    )
+    data = registry.dataset(card.dataset.name)(card.dataset.name)
+    samples = limit_groups(data.samples(registry.probe(card.probe).sample_type, "train"), arguments.limit)
     features = tokens(arguments.encoder, card, samples, registry)
     began = time.perf_counter()
     record = timed(features, samples, card, arguments.steps, registry)

@@ -58,6 +58,7 @@ REDUCTIONS = {
 """Probe -> its reduction as a function that imports no torch: see `dune_bench.metrics.reductions`."""
 DATASETS = {
     "minirooms@1": "dune_bench.data.minirooms.dataset:MiniRooms",
+    "minirooms-people@1": "dune_bench.data.minirooms.people:MiniRoomsPeople",
     "smplx-people@1": "dune_bench.data.smplx_people:SmplxPeople",
 }
 

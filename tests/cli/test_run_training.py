@@ -22,11 +22,11 @@ from dune_bench.engine.record import StepLine
 from dune_bench.engine.tracking import StepLog
 from dune_bench.registry.cards import TaskCard, load_card
 from tests.cli.conftest import Answer, Command
-from tests.data.minirooms_fixture import write_tiny_minirooms
+from tests.data.minirooms_fixture import write_tiny_minirooms, write_tiny_people
 
 ROOT = Path(__file__).resolve().parents[2]
 CARD = ROOT / "tasks/recon3d_minirooms_mast3r_mini.yaml"
-PEOPLE = ROOT / "tasks/hmr_minirooms_multihmr_mini.yaml"
+PEOPLE = ROOT / "tasks/hmr_minirooms_people_multihmr_mini.yaml"
 STEPS = 20
 
 
@@ -55,6 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rooms, cards, and a cache that the runs share, so that only the training is done again."""
     root = tmp_path_factory.mktemp("world")
     write_tiny_minirooms(root / "rooms", rooms_train=2, rooms_test=2, views=3)
+    write_tiny_people(root / "rooms", rooms=1, views=1)
     (root / "cards/tasks").mkdir(parents=True)
     (root / "cards/tasks/tiny.yaml").write_text(yaml.safe_dump(small_card()), encoding="utf-8")
     (root / "cards/tasks/people.yaml").write_text(yaml.safe_dump(small_people_card()), encoding="utf-8")

@@ -16,7 +16,7 @@ from dune_bench.registry.cards import TaskCard, load_card
 from tests.probes.fake_features import FakeFeatures
 from tests.probes.hmr_world import crowd, lazy, model, telling
 
-CARD = Path(__file__).parents[2] / "tasks" / "hmr_minirooms_multihmr_mini.yaml"
+CARD = Path(__file__).parents[2] / "tasks" / "hmr_minirooms_people_multihmr_mini.yaml"
 STEPS = 60
 SMALL = {
     "shape": {"width": 64, "depth": 1, "heads": 2, "head_dim": 16, "mlp": 64}

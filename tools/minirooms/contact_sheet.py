@@ -1,9 +1,10 @@
 """Pictures of MiniRooms for the documentation.
 
-`python -m tools.minirooms.contact_sheet rooms|people|truth OUT.jpg [--name NAME] [--root DIR]`
+`python -m tools.minirooms.contact_sheet rooms|people|truth|views OUT.jpg [--name NAME] [--root DIR]`
 
 rooms: the reference views of rooms.  people: everyone where seen best, without and with the visible key
 points.  truth: a row per room: the reference, its labels, its depth, its people, two queries.
+views: single views with the visible key points of their people.
 """
 
 from __future__ import annotations
@@ -78,6 +79,13 @@ def people_sheet(data: MiniRooms, split: str, count: int) -> Image.Image:
     return grid(rows)
 
 
+def views_sheet(data: MiniRooms, split: str, count: int) -> Image.Image:
+    """Views with key points, six in a row."""
+    samples = _samples(data, HumanSample, split)
+    small = [_cell(people_picture(samples[i]), 220) for i in spaced(len(samples), count)]
+    return grid([small[i : i + 6] for i in range(0, len(small), 6)])
+
+
 def _shown(person: Person) -> float:
     return person.visible_fraction + 0.02 * int(person.visible.sum())
 
@@ -134,8 +142,13 @@ def _by_id(data: MiniRooms, kind: type[S], split: str) -> Callable[[str], S]:
     return lambda name: samples[index[name]]
 
 
-SHEETS = {"rooms": (rooms_sheet, 24), "people": (people_sheet, 24), "truth": (truth_sheet, 5)}
-"""Kind -> (what draws it, how many rooms or people)."""
+SHEETS = {
+    "rooms": (rooms_sheet, 24),
+    "people": (people_sheet, 24),
+    "truth": (truth_sheet, 5),
+    "views": (views_sheet, 18),
+}
+"""Kind -> (what draws it, how many rooms, people or views)."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -146,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--name", default="minirooms", help="with or without its version")
     parser.add_argument("--root", type=Path, help="folder with the card; default: the shipped data")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--count", type=int, help="rooms or people at most")
+    parser.add_argument("--count", type=int, help="rooms, people or views at most")
     options = parser.parse_args(argv)
     make, count = SHEETS[options.kind]
     picture = make(opened(options.name, options.root), options.split, options.count or count)
