@@ -2,13 +2,13 @@
 how its errors fall with the number of people learned from.
 
     python benchmarks/human_head_ablation.py ENCODER [--held 14] [--seeds 0,1] [--rooms 14,28,56]
-        [--people 0,150,300] [--set KEY=VALUE[,KEY=VALUE…]]…
+        [--people 0,150,300] [--set KEY=VALUE[,KEY=VALUE…]]… [--thresholds 0.2,0.3]
 
 Each --set is one variant of the task's card (`recipe.steps=800,shape.width=128`); without any, the card
 itself.  The head is trained on the other training rooms and asked about the held-out ones, so that no
 constant was chosen on a test room.  --rooms: trains on so many of the others, --people: and on so many of
 the rooms full of people (default: all), as a learning curve; the steps stay the card's.  Prints a line per
-variant and seed; `ridge` on the same rooms stands above.
+variant, seed and threshold (default: the card's); `ridge` on the same rooms stands above.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--rooms")
     parser.add_argument("--people")
+    parser.add_argument("--thresholds")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--baseline", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
@@ -89,6 +90,7 @@ def main() -> None:
     held = rooms_of(samples, out)
     counts = [int(n) for n in arguments.rooms.split(",")] if arguments.rooms else [len(others)]
     more = [int(n) for n in arguments.people.split(",")] if arguments.people else [len(crowded)]
+    thresholds = [float(n) for n in arguments.thresholds.split(",")] if arguments.thresholds else []
     print(f"| variant | {' | '.join(SHOWN)} | training |\n|{'---|' * (len(SHOWN) + 2)}")
     for count, extra in itertools.product(counts, more):
         fit = rooms_of(samples, spread(others, count) + crowded[:extra])
@@ -105,7 +107,10 @@ def main() -> None:
                 took, found = time.perf_counter() - began, head.choices
                 terms = " ".join(f"{k} {v:.3g}" for k, v in found["loss"].items())
                 note = f"{found['people']} people, {found['parameters'] / 1e6:.1f} M, {took:.0f} s, {terms}"
-                show(f"{changes or 'card'}, {size}, seed {seed}", probe, head, features, held, note)
+                for threshold in thresholds or [protocol.threshold]:
+                    asked = HmrProbe(protocol.model_copy(update={"threshold": threshold}))
+                    name = f"{changes or 'card'}, {size}, seed {seed}, threshold {threshold}"
+                    show(name, asked, head, features, held, note)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,20 @@ def test_shipped_cards_are_valid_and_name_only_what_exists() -> None:
         assert all(needed in registry.tasks for needed in task.requires.values()), task.id
 
 
+def test_one_protocol_does_not_differ_from_data_to_data() -> None:
+    """`ridge@1` with more people is `ridge@1`: what differs is what was learned."""
+    tasks = load_registry().tasks
+    rooms, people = tasks["hmr/minirooms/ridge@1"], tasks["hmr/minirooms-people/ridge@1"]
+    left_out = {"id", "suites", "description", "dataset"}
+    assert people.model_dump(exclude=left_out) == rooms.model_dump(exclude=left_out)
+    assert people.dataset.name == "minirooms-people@1"
+    learned = tasks["hmr/minirooms-people/multihmr-mini@1"]
+    assert learned.dataset.name == people.dataset.name
+    shared = ("min_visible", "matching", "min_iou", "penalties", "min_depth_m", "max_depth_m")
+    assert {key: learned.protocol[key] for key in shared} == {key: rooms.protocol[key] for key in shared}
+    assert learned.metrics == rooms.metrics
+
+
 def test_include_adds_cards(tmp_path: Path) -> None:
     folder = cards(tmp_path / "more", {"mine": ENCODER}, {"depth": TASK})
     registry = load_registry((folder,))
