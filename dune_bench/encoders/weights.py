@@ -75,8 +75,8 @@ def locate(
 ReleasedPart = Literal["decoders", "human_heads"]
 """What may be released with an encoder: the field of its card that says where."""
 _PARTS = {
-    "decoders": ("decoder", "recon3d's protocols mast3r-mini and mast3r"),
-    "human_heads": ("human head", "hmr's protocols multihmr-mini and multihmr"),
+    "decoders": ("decoder", "--tasks 'recon3d/*/mast3r*'"),
+    "human_heads": ("human head", "--tasks 'hmr/*/multihmr*'"),
 }
 
 

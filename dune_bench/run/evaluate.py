@@ -96,7 +96,8 @@ class Evaluation:
                 head = self._head(node, seed, split)
                 upstream = self._upstream(node, seed, split)
             found.choices.update(head.choices if seed is None else {f"seed {seed}": head.choices})
-            with _clocked(found, "score"), self._phase(node, "scoring", "samples") as progress:
+            phase = self._phase(node, f"scoring{_which(node, seed)}", "samples")
+            with _clocked(found, "score"), phase as progress:
                 context = self._context(node, seed, split, progress)
                 features = extracted.features[keys.view(node)]
                 predictions = probe.predict(features, split.samples, head, upstream, context)
@@ -170,7 +171,7 @@ class Evaluation:
         features = self._extracted(node, split).features[self.keys.view(node)]
         key = self.keys.head(node, seed)
         with (
-            self._phase(node, "fitting", "steps") as progress,
+            self._phase(node, f"fitting{_which(node, seed)}", "steps") as progress,
             training_folder(self.stores.training, key, self.keys.request.fresh) as folder,
         ):
             context = replace(self._context(node, seed, split, progress), training=folder)
@@ -228,6 +229,11 @@ class Evaluation:
 
 def _set_key(node: TaskNode, split: Split) -> SetKey:
     return (split.dataset, split.name, node.policy)
+
+
+def _which(node: TaskNode, seed: int | None) -> str:
+    """`, seed 2 (3 of 3)`: how long a phase takes is a third of the truth."""
+    return "" if seed is None else f", seed {seed} ({node.seeds.index(seed) + 1} of {len(node.seeds)})"
 
 
 def _cost(extracted: Extracted, view: str) -> Cost:

@@ -33,6 +33,16 @@ def test_estimate_is_the_work_left_over_the_rate() -> None:
     assert eta.update(100, 100) == 0.0
 
 
+def test_work_of_an_earlier_run_does_not_shorten_the_estimate() -> None:
+    """A training that resumes at step 500 of 1000 has done nothing yet."""
+    clock = Clock()
+    eta = Eta(clock=clock)
+    for step in range(1, 11):
+        clock.now = float(step)
+        left = eta.update(500 + step, 1000)
+    assert left == pytest.approx(490.0)
+
+
 def test_slow_start_is_forgotten() -> None:
     clock = Clock()
     eta = Eta(window_s=10.0, clock=clock)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import zipfile
 from pathlib import Path
 
-from dune_bench.errors import BenchError, UsageError
+from dune_bench.errors import BenchError, ExitCode, UsageError
 from tools.minirooms.cameras import IMAGE_SIZE
 from tools.minirooms.farm import render_rooms
 from tools.minirooms.generate import GENERATOR_VERSION, PEOPLE, Recipe, RoomJob
@@ -67,6 +68,9 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 
 def _render(args: argparse.Namespace) -> None:
+    for option in ("workers", "people", "rooms"):
+        if (value := getattr(args, option)) is not None and value < 1:
+            raise UsageError(f"--{option} {value}: must be at least 1")
     recipe = _recipe(args)
     counts = {"train": args.train, "test": args.test}
     if args.rooms is not None:
@@ -83,7 +87,12 @@ def _pack(args: argparse.Namespace) -> None:
     from tools.minirooms.catalogue import load_catalogue
     from tools.minirooms.pack import furniture_models, load_splits, pack, unseen_shares
 
-    recipe = json.loads((args.out / "recipe.json").read_text())
+    stated = args.out / "recipe.json"
+    if not stated.is_file():
+        raise UsageError(
+            f"{stated}: not found; run `python -m tools.minirooms render --out {args.out}` first"
+        )
+    recipe = json.loads(stated.read_text())
     work = args.out / "rooms"
     paths = pack(recipe, work, args.shards)
     rooms = load_splits(work)
@@ -115,6 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)
+    except zipfile.BadZipFile as error:
+        print(f"error: {args.shards}: a shard is damaged ({error}); pack it again", file=sys.stderr)
+        return int(ExitCode.FAILED)
     return 0
 
 

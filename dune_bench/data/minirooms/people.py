@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dune_bench.data.base import Dataset, Lazy
-from dune_bench.data.minirooms.card import PEOPLE
+from dune_bench.data.minirooms.card import PEOPLE, DatasetCard
 from dune_bench.data.minirooms.dataset import MiniRooms
 from dune_bench.data.samples import HumanSample, Sample
 from dune_bench.errors import UsageError
@@ -38,6 +38,12 @@ class MiniRoomsPeople(Dataset):
         self.licence = self._people.licence
         self.keypoint_names = self._people.keypoint_names
         self.splits = self._rooms.splits
+
+    @property
+    def card(self) -> DatasetCard:
+        """The people's, with the splits of the rooms beside them."""
+        splits = {**self._people.card.splits, **self._rooms.card.splits}
+        return self._people.card.model_copy(update={"splits": splits})
 
     def fingerprint(self, split: str) -> str:
         """sha256 (hex) of the shards that the split is made of."""
