@@ -154,6 +154,11 @@ class Probe(ABC, Generic[P]):
         gets no samples, and features of any images."""
         return False
 
+    def check_released(self, file: ReleasedFile) -> None:
+        """Called before anything is forwarded: raises what `fit` would raise, later, for a file that holds
+        no such head.  Whether it fits the encoder's features is seen in `fit`."""
+        del file
+
     @abstractmethod
     def fit(
         self,

@@ -26,6 +26,7 @@ from dune_bench.probes.base import (
     Probe,
     ProbeContext,
     ProtocolConstants,
+    ReleasedFile,
     Stats,
     Upstream,
 )
@@ -37,7 +38,7 @@ from dune_bench.probes.hmr_people import check_sample, people_of
 from dune_bench.probes.hmr_prediction import COMPAT, PeoplePrediction, image_stats
 from dune_bench.probes.hmr_protocol import HmrConstants, HmrRidge
 from dune_bench.probes.hmr_regressor import Regressor
-from dune_bench.probes.hmr_released import read_released_head
+from dune_bench.probes.hmr_released import read_human_file, read_released_head
 from dune_bench.probes.stream import grid_of, image_ids
 
 AT_MULTIHMR = "@multihmr"
@@ -74,6 +75,9 @@ class HmrProbe(Probe[HmrConstants]):
     @property
     def reads_released(self) -> bool:
         return isinstance(self.protocol, HmrPretrained)
+
+    def check_released(self, file: ReleasedFile) -> None:
+        read_human_file(file.path, self.protocol.body_model)
 
     def fit(
         self,

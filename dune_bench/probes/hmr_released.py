@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from dune_bench.encoders.checkpoint import read_with_args
 from dune_bench.errors import UnavailableError, UsageError
 from dune_bench.models.anny_head import AnnyHead
-from dune_bench.models.anny_head_files import is_anny_release, read_anny_head
+from dune_bench.models.anny_head_files import ReleasedAnny, is_anny_release, read_anny_head
 from dune_bench.models.body_models import BodyModel
+from dune_bench.models.human_camera import Grid
 from dune_bench.models.human_files import read_human_head
 from dune_bench.models.human_head import HumanHead
 from dune_bench.probes.base import FeatureSource, Head, ProbeContext
@@ -31,23 +33,18 @@ def read_released_head(features: FeatureSource, model: BodyModel, ctx: ProbeCont
     if ctx.released is None:
         raise UnavailableError("nobody can tell which human head was released with this encoder")
     file = ctx.released()
-    where = str(file.path)
-    state, args = read_with_args(file.path)
-    network: HumanHead | AnnyHead
+    found = read_human_file(file.path, model.name, grid=features.grid, encoder_dim=features.dim)
     choices: dict[str, Any]
-    if is_anny_release(state):
-        _require_model("anny", model, where)
-        found = read_anny_head(state, args, where, grid=features.grid, encoder_dim=features.dim)
-        network = found.head
+    if isinstance(found, ReleasedAnny):
+        network: HumanHead | AnnyHead = found.head
         choices = {
-            ANNY_CONFIG: network.config.model_dump(mode="json"),
+            ANNY_CONFIG: found.head.config.model_dump(mode="json"),
             "differs_from_formulas": list(found.differing),
         }
     else:
-        network = read_human_head(state, where, grid=features.grid, encoder_dim=features.dim)
-        _require_model("smplx", model, where)
+        network = found
         choices = {
-            CONFIG: network.config.model_dump(mode="json"),
+            CONFIG: found.config.model_dump(mode="json"),
             LAYOUT: layout_facts(SmplxLayout(model))[1],
         }
     choices |= {
@@ -58,9 +55,23 @@ def read_released_head(features: FeatureSource, model: BodyModel, ctx: ProbeCont
     return Head(dict(network.state_dict()), choices)
 
 
-def _require_model(name: str, model: BodyModel, where: str) -> None:
-    if model.name != name:
+def read_human_file(
+    path: Path, body_model: str, *, grid: Grid | None = None, encoder_dim: int | None = None
+) -> HumanHead | ReleasedAnny:
+    """The head in a released file, for bodies of `body_model`.  grid, encoder_dim: what the encoder gives,
+    if known.  Raises what `read_released_head` raises for the file."""
+    where = str(path)
+    state, args = read_with_args(path)
+    if is_anny_release(state):
+        _require_model("anny", body_model, where)
+        return read_anny_head(state, args, where, grid=grid, encoder_dim=encoder_dim)
+    network = read_human_head(state, where, grid=grid, encoder_dim=encoder_dim)
+    _require_model("smplx", body_model, where)
+    return network
+
+
+def _require_model(name: str, wanted: str, where: str) -> None:
+    if wanted != name:
         raise UsageError(
-            f"{where}: a human head for the body model {name}, the protocol names {model.name}: "
-            f"use {TASKS[name]}"
+            f"{where}: a human head for the body model {name}, the protocol names {wanted}: use {TASKS[name]}"
         )

@@ -26,6 +26,7 @@ from dune_bench.probes.base import (
     Probe,
     ProbeContext,
     ProtocolConstants,
+    ReleasedFile,
     Stats,
     Upstream,
 )
@@ -40,7 +41,7 @@ from dune_bench.probes.recon3d_protocol import (
 from dune_bench.probes.recon3d_two_view import TwoViewPrediction, predict_two_view
 from dune_bench.probes.two_view_fit import fit_decoder, predict_pairs
 from dune_bench.probes.two_view_maps import PairMaps
-from dune_bench.probes.two_view_released import read_released
+from dune_bench.probes.two_view_released import check_released_file, read_released
 
 BINNED = ("inliers@25cm", "pointmap_m", "rra@15deg", "maa@30deg")
 """Metrics also given by covisibility."""
@@ -65,6 +66,9 @@ class Recon3dProbe(Probe[Recon3dConstants]):
     @property
     def reads_released(self) -> bool:
         return isinstance(self.protocol, Recon3dPretrained)
+
+    def check_released(self, file: ReleasedFile) -> None:
+        check_released_file(file.path)
 
     def fit(
         self,

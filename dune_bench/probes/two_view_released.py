@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dune_bench.encoders.checkpoint import load_torch
 from dune_bench.errors import UnavailableError
 from dune_bench.models.two_view_files import read_decoder
@@ -30,3 +32,8 @@ def read_released(features: FeatureSource, ctx: ProbeContext) -> Head:
         "backbone": found.backbone,
     }
     return Head(dict(found.decoder.state_dict()), choices)
+
+
+def check_released_file(path: Path) -> None:
+    """Raises what `read_released` raises for a file that holds no decoder, whatever the encoder."""
+    read_decoder(load_torch(path), str(path))

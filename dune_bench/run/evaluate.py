@@ -50,6 +50,7 @@ class Evaluation:
         self.encoder, self.keys, self.stores, self.ui = encoder, keys, stores, ui
         self._features: dict[SetKey, Extracted | BenchError] = {}
         self._heads: dict[tuple[str, int | None], Head | BenchError] = {}
+        self._checked: dict[str, BenchError | None] = {}
 
     def extract(self, todo: Iterable[TaskNode]) -> None:
         """Forwards every image that the tasks and the heads they lack need, once."""
@@ -81,7 +82,7 @@ class Evaluation:
         keys, probe = self.keys, self.keys.probes[node.id]
         if probe.reads_released:
             # Before data are asked for that would be of no use.
-            keys.released(probe.released_part)
+            self._check_released(node)
         split = keys.score_split(node)
         found.splits["score"] = split
         if (fit := keys.fit_split(node)) is not None:
@@ -133,11 +134,25 @@ class Evaluation:
             yield from self._needs_of_head(*upstream)
         probe = self.keys.probes[node.id]
         if probe.reads_released:
-            self.keys.released(probe.released_part)  # raises, if it is not here, before anything is forwarded
+            self._check_released(node)  # raises, if it is not here, before anything is forwarded
             return
         split = self.keys.fit_split(node)
         if split is not None and self._stored(node, seed) is None:
             yield from self._needs_on(node, split)
+
+    def _check_released(self, node: TaskNode) -> None:
+        """Raises BenchError for a released file that is not here or holds something else.  Reads it once."""
+        if node.id not in self._checked:
+            probe = self.keys.probes[node.id]
+            file = self.keys.released(probe.released_part)
+            try:
+                probe.check_released(file)
+            except BenchError as error:
+                self._checked[node.id] = error
+            else:
+                self._checked[node.id] = None
+        if (known := self._checked[node.id]) is not None:
+            raise known
 
     def _stored(self, node: TaskNode, seed: int | None) -> Head | None:
         at = (node.id, seed)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dune_bench.encoders.vit import VisionTransformer, VitConfig
 from dune_bench.errors import ExitCode
-from dune_bench.registry.paths import weights_cache
+from dune_bench.registry.paths import features_cache, weights_cache
 from dune_bench.run.execute import execute
 from dune_bench.run.request import Outcome, RunRequest
 from tests.data.minirooms_fixture import write_tiny_minirooms
@@ -99,3 +99,11 @@ def test_head_that_places_another_bone_is_a_mistake_of_the_request(rooms: Path, 
     outcome = run(rooms, include, args={"person_center": "neck01"})
     assert outcome.code is ExitCode.USAGE
     assert "args.person_center is 'neck01'" in str(outcome.result.error)
+
+
+def test_file_of_something_else_costs_no_features(rooms: Path, include: Path) -> None:
+    backbone = {name: t for name, t in whole_state().items() if name.startswith("encoder.backbone.")}
+    outcome = run(rooms, include, state=backbone)
+    assert outcome.code is ExitCode.USAGE
+    assert "no tensor of a Multi-HMR head in it" in str(outcome.result.error)
+    assert not list(features_cache().glob("*/*")), "features of no use"
