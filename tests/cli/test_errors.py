@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("show Dune_vitB_papr", "unknown name 'Dune_vitB_papr' (did you mean dune_vitb_paper"),
         ("show minirooms@7", "did you mean minirooms@1"),
-        ("prepare minroms", "unknown dataset 'minroms' (did you mean minirooms@1?)"),
+        ("prepare minroms", "unknown dataset 'minroms' (did you mean minirooms@1, minirooms-people@1?)"),
         ("list --include gone", "--include gone: no such folder"),
         ("report --format htm", "unknown format 'htm'"),
         ("report --format ,", "--format is empty"),
