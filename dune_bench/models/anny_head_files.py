@@ -20,6 +20,7 @@ from dune_bench.errors import UsageError
 from dune_bench.models.anny_head import PHENOTYPE_NUMBERS, POSE_NUMBERS, AnnyHead, AnnyHeadConfig, formulas
 from dune_bench.models.anny_release_rig import KEPT
 from dune_bench.models.human_camera import Grid
+from dune_bench.models.human_files import first_names, renamed, require_fit
 
 PATCH, HEAD_DIM = 14, 32
 MARKS = ("dec_to_token.weight", "mlp_pose.0.weight")
@@ -89,8 +90,8 @@ def is_anny_release(names: Iterable[str]) -> bool:
 def released_name(own: str) -> str:
     """The name in the released file of a parameter or buffer of `AnnyHead`."""
     if layer := re.match(r"layers\.(\d+)\.", own):
-        return f"{_LAYERS}{layer[1]}.{_renamed(own[layer.end() :], _LAYER_NAMES)}"
-    return _renamed(own, _NAMES)
+        return f"{_LAYERS}{layer[1]}.{renamed(own[layer.end() :], _LAYER_NAMES)}"
+    return renamed(own, _NAMES)
 
 
 def read_anny_head(
@@ -109,7 +110,7 @@ def read_anny_head(
     """
     config = config_of(state, args, where)
     _require_options(config, args, where)
-    _require_fit(config, where, grid, encoder_dim)
+    require_fit(config, where, grid, encoder_dim)
     with torch.device("meta"):
         head = AnnyHead(config)
     head.to_empty(device="cpu")
@@ -187,20 +188,6 @@ def _require_options(config: AnnyHeadConfig, args: Mapping[str, Any], where: str
         raise UsageError(f"{where}: args.img_size is {stated!r}, but its position table is for {side} px")
 
 
-def _require_fit(config: AnnyHeadConfig, where: str, grid: Grid | None, encoder_dim: int | None) -> None:
-    side = config.grid[0]
-    if grid is not None and grid != config.grid:
-        raise UsageError(
-            f"{where}: a head for {side}×{side} tokens ({side * config.patch} px), not for "
-            f"{grid[0]}×{grid[1]}: use images of the size it was trained on"
-        )
-    if encoder_dim is not None and encoder_dim != config.encoder_dim:
-        raise UsageError(
-            f"{where}: a head for tokens of {config.encoder_dim} channels, the encoder gives {encoder_dim}: "
-            "a head works with the encoder it was trained on"
-        )
-
-
 def _require_same(own: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], where: str) -> None:
     """own: shapes by the file's names."""
     stored = {name: tuple(t.shape) for name, t in state.items() if not name.startswith(BACKBONE)}
@@ -215,7 +202,7 @@ def _require_same(own: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor
         ("unexpected", stored.keys() - known.keys()),
         ("shape of", shapes),
     )
-    if problems := [f"{what} {_first(names)}" for what, names in faults if names]:
+    if problems := [f"{what} {first_names(names)}" for what, names in faults if names]:
         raise UsageError(f"{where}: not the Multi-HMR head for anny's bodies: {'; '.join(problems)}")
 
 
@@ -236,16 +223,5 @@ def _require_body(head: AnnyHead, state: Mapping[str, Tensor], where: str) -> No
             )
 
 
-def _renamed(name: str, table: Mapping[str, str]) -> str:
-    part = next(part for part in table if name == part or name.startswith(part + "."))
-    return table[part] + name[len(part) :]
-
-
 def _numbers(values: Tensor) -> str:
     return ", ".join(f"{value:.3g}" for value in values.tolist())
-
-
-def _first(names: Iterable[str], most: int = 3) -> str:
-    names = sorted(names)
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dune_bench.errors import UsageError
+from dune_bench.models.anny_head import AnnyHeadConfig
 from dune_bench.models.human_camera import Grid
 from dune_bench.models.human_head import HumanHead, HumanHeadConfig
 
@@ -63,8 +64,8 @@ _UNUSED = {f"{_ATTENTION}init_betas_kid"}
 def released_name(own: str) -> str:
     """The name in the released files of a parameter or buffer of `HumanHead`."""
     if layer := re.match(r"transformer\.layers\.(\d+)\.", own):
-        return f"{_LAYERS}{layer[1]}.{_renamed(own[layer.end() :], _LAYER_NAMES)}"
-    return _renamed(own, _NAMES)
+        return f"{_LAYERS}{layer[1]}.{renamed(own[layer.end() :], _LAYER_NAMES)}"
+    return renamed(own, _NAMES)
 
 
 def read_human_head(
@@ -77,7 +78,7 @@ def read_human_head(
     missing or unexpected tensors of the head, or other shapes.
     """
     config = config_of(state, where)
-    _require_fit(config, where, grid, encoder_dim)
+    require_fit(config, where, grid, encoder_dim)
     with torch.device("meta"):
         head = HumanHead(config)
     head.to_empty(device="cpu")
@@ -131,12 +132,15 @@ def config_of(state: Mapping[str, Tensor], where: str) -> HumanHeadConfig:
         raise UsageError(f"{where}: no Multi-HMR head has {fault['loc'][0]} {fault['input']}") from error
 
 
-def _require_fit(config: HumanHeadConfig, where: str, grid: Grid | None, encoder_dim: int | None) -> None:
+def require_fit(
+    config: HumanHeadConfig | AnnyHeadConfig, where: str, grid: Grid | None, encoder_dim: int | None
+) -> None:
+    """Raises UsageError for another token grid or encoder width than the head's; None is not known."""
     side = config.grid[0]
     if grid is not None and grid != config.grid:
         raise UsageError(
-            f"{where}: a head for {side}×{side} tokens ({side * PATCH} px), not for {grid[0]}×{grid[1]}: "
-            "use images of the size it was trained on"
+            f"{where}: a head for {side}×{side} tokens ({side * config.patch} px), not for "
+            f"{grid[0]}×{grid[1]}: use images of the size it was trained on"
         )
     if encoder_dim is not None and encoder_dim != config.encoder_dim:
         raise UsageError(
@@ -159,16 +163,18 @@ def _require_same(
         if source in owned and state[source].shape != own[name].shape
     ]
     faults = (("missing", known - owned), ("unexpected", owned - known - _UNUSED), ("shape of", shapes))
-    if problems := [f"{what} {_first(names)}" for what, names in faults if names]:
+    if problems := [f"{what} {first_names(names)}" for what, names in faults if names]:
         raise UsageError(f"{where}: not a Multi-HMR head for SMPL-X: {'; '.join(problems)}")
 
 
-def _renamed(name: str, table: Mapping[str, str]) -> str:
+def renamed(name: str, table: Mapping[str, str]) -> str:
+    """A name with its beginning, whole parts of it, replaced by the table."""
     part = next(part for part in table if name == part or name.startswith(part + "."))
     return table[part] + name[len(part) :]
 
 
-def _first(names: Iterable[str], most: int = 3) -> str:
+def first_names(names: Iterable[str], most: int = 3) -> str:
+    """The first few names, and how many more."""
     names = sorted(names)
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
