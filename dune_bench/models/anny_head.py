@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from dune_bench.errors import TaskError
 from dune_bench.models.anny_release_rig import BONES, KEPT
 from dune_bench.models.body_anny import PHENOTYPES
 from dune_bench.models.human_attention import Layer
 from dune_bench.models.human_camera import back_project
-from dune_bench.models.human_head import check_people, local_maxima, slots_of
+from dune_bench.models.human_head import check_people, in_slots, local_maxima, require_tokens, slots_of
 from dune_bench.models.rotations import rotation_from_6d
 
 POSE_NUMBERS = 6 * BONES
@@ -174,15 +173,11 @@ class AnnyHead(nn.Module):
         images, group, slot = slots_of(image, len(tokens))
         # The same tokens are asked and looked at, the people's own among them.
         seen = self.embed(tokens[images]) + self.position.view(*config.grid, -1)
-        shape = (len(images), int(slot.max()) + 1 if len(slot) else 0)
-        queries = seen.new_zeros(*shape, config.width).index_put((group, slot), seen[group, row, column])
-        real = torch.zeros(shape, dtype=torch.bool, device=seen.device).index_put(
-            (group, slot), torch.ones_like(slot, dtype=torch.bool)
-        )
+        queries, real = in_slots(seen[group, row, column], len(images), group, slot)
         context = seen.flatten(1, 2)
         for layer in self.layers:
             queries = layer(queries, real, context)
-        return cast(Tensor, queries[group, slot])
+        return queries[group, slot]
 
     def _rotations(self, pose: Tensor) -> Tensor:
         """(P, 163, 3, 3) of (P, 978) numbers."""
@@ -193,12 +188,7 @@ class AnnyHead(nn.Module):
     def _rows_first(self, tokens: Tensor) -> Tensor:
         """(B, rows, columns, C) in the head's dtype."""
         config = self.config
-        if tokens.ndim != 4 or tuple(tokens.shape[1:]) != (config.encoder_dim, *config.grid):
-            rows, columns = config.grid
-            raise TaskError(
-                f"human head: tokens have shape {tuple(tokens.shape)}, not (B, {config.encoder_dim}, {rows}, "
-                f"{columns}): another encoder or input size than the head was made for"
-            )
+        require_tokens(tokens, config.encoder_dim, config.grid)
         return tokens.permute(0, 2, 3, 1).to(self.position.dtype)
 
 

@@ -10,12 +10,10 @@ Source: Multi-HMR Anny release, formulas as observed; its body checked against a
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from torch import Tensor
 
 from dune_bench.errors import TaskError, UsageError
 from dune_bench.models.body_anny import PHENOTYPES, AnnyBody, corner_weights
-from dune_bench.models.body_files import Array, Shapes, check_indices, read_safetensors
+from dune_bench.models.body_files import Array, Shapes, check_indices, read_names, read_safetensors
 
 BONES = 163
 """Bones of the release's rig: as many rotations its head gives."""
@@ -132,8 +130,7 @@ def read_release_rig(path: Path) -> ReleaseRig:
     Raises UnavailableError without the file, UsageError for a damaged one or another format.
     """
     arrays, metadata = read_safetensors(path, SHAPES, "it ships with dune-bench: install the package again")
-    facts = _facts(path, metadata)
-    bones, anchors = tuple(facts["bones"]), tuple(facts["anchors"])
+    bones, anchors = read_names(path, metadata, FORMAT)
     named = (len(bones), len(anchors), math.prod(anchors))
     if named != (len(arrays["index"]), len(PHENOTYPES), len(arrays["directions"])):
         raise UsageError(f"{path}: its names and its arrays disagree: the file is damaged")
@@ -149,15 +146,3 @@ def load_release_rig() -> ReleaseRig:
     """The shipped one."""
     with as_file(files("dune_bench.models") / FILE) as shipped:
         return read_release_rig(shipped)
-
-
-def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The rig's names, from the one metadata entry of the file."""
-    try:
-        facts = json.loads(metadata.get("body", ""))
-        found = facts["format"]
-        if found == FORMAT:
-            return {key: facts[key] for key in ("bones", "anchors")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} does not say what it holds: not a file of this rig") from error
-    raise UsageError(f"{path} has format {found!r}, not {FORMAT!r}: get it again")

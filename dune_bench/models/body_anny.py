@@ -9,19 +9,18 @@ person's left, origin at the pelvis joint moved by `root`.
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dune_bench.errors import UsageError
-from dune_bench.models.body_files import Array, Shapes, check_indices, read_safetensors
+from dune_bench.models.body_files import Array, Shapes, check_indices, read_names, read_safetensors
 from dune_bench.models.body_models import COCO_KEYPOINTS, BodyModel, BodyOutput, Parameter
 from dune_bench.models.rotations import nearest_rotation
 from dune_bench.models.skinning import KinematicTree, apply, skin
@@ -183,8 +182,7 @@ def read_anny(path: Path, dtype: torch.dtype) -> AnnyBody:
     Raises UnavailableError without the file, UsageError for a damaged one or another format.
     """
     arrays, metadata = read_safetensors(path, SHAPES, "it ships with dune-bench: install the package again")
-    facts = _facts(path, metadata)
-    bones, anchors = tuple(facts["bones"]), tuple(facts["anchors"])
+    bones, anchors = read_names(path, metadata, FORMAT)
     vertices, corners = len(arrays["template"]), len(arrays["coefficients"])
     named = (len(bones), len(anchors), math.prod(anchors))
     if named != (len(arrays["parents"]), len(PHENOTYPES), corners):
@@ -194,18 +192,6 @@ def read_anny(path: Path, dtype: torch.dtype) -> AnnyBody:
     check_indices(path, "keypoint_index", arrays["keypoint_index"][:, 0], len(COCO_KEYPOINTS))
     check_indices(path, "keypoint_index", arrays["keypoint_index"][:, 1], vertices)
     return AnnyBody(arrays, anchors, bones, dtype)
-
-
-def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The model's names, from the one metadata entry of the file."""
-    try:
-        facts = json.loads(metadata.get("body", ""))
-        found = facts["format"]
-        if found == FORMAT:
-            return {key: facts[key] for key in ("bones", "anchors")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} does not say what it holds: not a file of this model") from error
-    raise UsageError(f"{path} has format {found!r}, not {FORMAT!r}: get it again")
 
 
 def build(path: Path | None, dtype: torch.dtype) -> BodyModel:

@@ -7,6 +7,7 @@ everywhere.  All errors are one line that names the file and the key.
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -112,3 +113,18 @@ def _require_finite(path: Path, arrays: Mapping[str, Array]) -> None:
     for key, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UsageError(f"{path}: {key!r} holds NaN or infinite values: the file is damaged")
+
+
+def read_names(path: Path, metadata: Mapping[str, str], form: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Bones, and grid values per phenotype, from the metadata of a file of anny's.
+
+    form: the format that it must state.  Raises UsageError for another one, or none.
+    """
+    try:
+        facts = json.loads(metadata.get("body", ""))
+        found = facts["format"]
+        if found == form:
+            return tuple(facts["bones"]), tuple(facts["anchors"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} does not say what it holds: not a {form!r} file") from error
+    raise UsageError(f"{path} has format {found!r}, not {form!r}: get it again")

@@ -247,11 +247,7 @@ class HumanHead(nn.Module):
         means = [self.mean_pose, self.mean_betas, self.mean_camera]
         query = torch.cat([query, *(mean.expand(len(cells), -1) for mean in means)], -1)
         images, group, slot = slots_of(image, len(tokens))
-        shape = (len(images), int(slot.max()) + 1 if len(slot) else 0)
-        queries = query.new_zeros(*shape, query.shape[-1]).index_put((group, slot), query)
-        real = torch.zeros(shape, dtype=torch.bool, device=query.device).index_put(
-            (group, slot), torch.ones_like(slot, dtype=torch.bool)
-        )
+        queries, real = in_slots(query, len(images), group, slot)
         context = self._placed(context, cells)[images].flatten(1, 2)
         return cast(Tensor, self.transformer(queries, real, context)[group, slot])
 
@@ -268,12 +264,7 @@ class HumanHead(nn.Module):
     def _rows_first(self, tokens: Tensor) -> Tensor:
         """(B, rows, columns, C) in the head's dtype."""
         config = self.config
-        if tokens.ndim != 4 or tuple(tokens.shape[1:]) != (config.encoder_dim, *config.grid):
-            rows, columns = config.grid
-            raise TaskError(
-                f"human head: tokens have shape {tuple(tokens.shape)}, not (B, {config.encoder_dim}, {rows}, "
-                f"{columns}): another encoder or input size than the head was made for"
-            )
+        require_tokens(tokens, config.encoder_dim, config.grid)
         rows_first = tokens.permute(0, 2, 3, 1).to(self.transformer.position.dtype)
         return (rows_first - self.token_mean) / self.token_std if config.standardised else rows_first
 
@@ -365,6 +356,26 @@ def _token_mlp(dim: int, out: int, config: HumanHeadConfig) -> nn.Sequential:
     """Dropout keeps no place of its own in the released files' numbering."""
     hidden = nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout)) if config.dropout else nn.ReLU()
     return nn.Sequential(nn.Linear(dim, dim), hidden, nn.Linear(dim, out))
+
+
+def require_tokens(tokens: Tensor, dim: int, grid: tuple[int, int]) -> None:
+    """Raises TaskError for tokens that are not (B, dim, rows, columns)."""
+    if tokens.ndim != 4 or tuple(tokens.shape[1:]) != (dim, *grid):
+        raise TaskError(
+            f"human head: tokens have shape {tuple(tokens.shape)}, not (B, {dim}, {grid[0]}, {grid[1]}): "
+            "another encoder or input size than the head was made for"
+        )
+
+
+def in_slots(people: Tensor, images: int, group: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+    """People (P, C) as (images, most in an image, C), and bool (images, most) where somebody is.
+    group, slot: as `slots_of` gives them."""
+    shape = (images, int(slot.max()) + 1 if len(slot) else 0)
+    queries = people.new_zeros(*shape, people.shape[-1]).index_put((group, slot), people)
+    real = torch.zeros(shape, dtype=torch.bool, device=people.device).index_put(
+        (group, slot), torch.ones_like(slot, dtype=torch.bool)
+    )
+    return queries, real
 
 
 def slots_of(image: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:

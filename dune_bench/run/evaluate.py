@@ -80,9 +80,8 @@ class Evaluation:
         """Fits (or finds) the heads, scores, and fills `found`; returns the statistics of each sample
         with `id` and `group`.  Raises BenchError."""
         keys, probe = self.keys, self.keys.probes[node.id]
-        if probe.reads_released:
-            # Before data are asked for that would be of no use.
-            self._check_released(node)
+        # Before data are asked for that would be of no use.
+        self._check_released(node)
         split = keys.score_split(node)
         found.splits["score"] = split
         if (fit := keys.fit_split(node)) is not None:
@@ -134,16 +133,21 @@ class Evaluation:
             yield from self._needs_of_head(*upstream)
         probe = self.keys.probes[node.id]
         if probe.reads_released:
-            self._check_released(node)  # raises, if it is not here, before anything is forwarded
+            self._check_released(node)  # before anything is forwarded
             return
         split = self.keys.fit_split(node)
         if split is not None and self._stored(node, seed) is None:
             yield from self._needs_on(node, split)
 
     def _check_released(self, node: TaskNode) -> None:
-        """Raises BenchError for a released file that is not here or holds something else.  Reads it once."""
+        """Raises BenchError if the task, or one that it builds on, reads a released file that is not here or
+        holds something else.  Reads each once."""
+        for other, _ in self.keys.upstream(node, node.seeds[0]).values():
+            self._check_released(other)
+        probe = self.keys.probes[node.id]
+        if not probe.reads_released:
+            return
         if node.id not in self._checked:
-            probe = self.keys.probes[node.id]
             file = self.keys.released(probe.released_part)
             try:
                 probe.check_released(file)

@@ -144,3 +144,15 @@ def test_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: 
     os.utime(path, ns=(1, 1))  # a change that hides itself is what `verify` is for
     assert released.remembered_sha256(path) == second
     assert released.remembered_sha256(path, verify=True) not in (first, second)
+
+
+@pytest.mark.parametrize("tasks", [TASK, "reloc/minirooms/pnp@9"])
+def test_file_of_something_else_is_one_line_before_anything_is_forwarded(
+    rooms: Path, include: Path, tasks: str
+) -> None:
+    place().parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"weights": torch.zeros(2)}, place())
+    outcome = run(rooms, include, tasks=tasks)
+    assert outcome.code is ExitCode.USAGE
+    assert "no MASt3R or DUNE-MASt3R file" in str(outcome.result.error)
+    assert not list(features_cache().glob("*/*")), "features of no use"
