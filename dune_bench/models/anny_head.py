@@ -21,7 +21,8 @@ from dune_bench.models.anny_release_rig import BONES, KEPT
 from dune_bench.models.body_anny import PHENOTYPES
 from dune_bench.models.human_attention import Layer
 from dune_bench.models.human_camera import back_project
-from dune_bench.models.human_head import check_people, in_slots, local_maxima, require_tokens, slots_of
+from dune_bench.models.human_head import check_people, local_maxima, require_tokens
+from dune_bench.models.human_slots import in_slots, slots_of
 from dune_bench.models.rotations import rotation_from_6d
 
 POSE_NUMBERS = 6 * BONES

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dune_bench.models.dropout import Dropout
+
 
 class SelfAttention(nn.Module):
     """Multi-head attention among the people of one image; no bias in q, k, v."""
@@ -50,7 +52,7 @@ class Layer(nn.Module):
         self, width: int, context_dim: int, heads: int, head_dim: int, mlp: int, dropout: float
     ) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.self_norm = nn.LayerNorm(width)
         self.self_attention = SelfAttention(width, heads, head_dim)
         self.cross_norm = nn.LayerNorm(width)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dune_bench.errors import TaskError
+from dune_bench.models.dropout import Dropout, dropout
 from dune_bench.models.human_attention import Layer, PeopleTransformer
 from dune_bench.models.human_camera import (
     RAY_CHANNELS,
@@ -27,6 +28,7 @@ from dune_bench.models.human_camera import (
     from_viewing_frame,
     token_rays,
 )
+from dune_bench.models.human_slots import in_slots, slots_of
 from dune_bench.models.human_windows import Window, window_means
 from dune_bench.models.rotations import rotation_from_6d
 
@@ -176,15 +178,15 @@ class HumanHead(nn.Module):
 
     def forward(self, tokens: Tensor, K: Tensor, cells: Tensor) -> tuple[Tensor, HumanOutput]:
         """Both parts at once, as training wants them: `detect` and `regress`."""
-        return self.detect(tokens), self.regress(tokens, K, cells)
+        tokens = self._rows_first(tokens)
+        return self._detect(tokens), self._regress(tokens, K, cells)
 
     def detect(self, tokens: Tensor) -> Tensor:
         """(B, rows, columns) log-odds, float32, that a token holds a head.
 
         Raises TaskError for tokens of another width or grid.
         """
-        tokens = F.dropout(self._rows_first(tokens), self.config.token_dropout, self.training)
-        return _full(self.detection(tokens)).squeeze(-1)
+        return self._detect(self._rows_first(tokens))
 
     def find(self, logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Cells (P, 3) and scores (P,) of the local maxima whose score reaches the threshold.
@@ -204,8 +206,16 @@ class HumanHead(nn.Module):
         K: (B, 3, 3) in pixels of the network's image.  Raises TaskError for tokens of another width or
         grid, cells outside it, or K of another batch.
         """
+        return self._regress(self._rows_first(tokens), K, cells)
+
+    def _detect(self, tokens: Tensor) -> Tensor:
+        """tokens: (B, rows, columns, C)."""
+        tokens = dropout(tokens, self.config.token_dropout, self.training)
+        return _full(self.detection(tokens)).squeeze(-1)
+
+    def _regress(self, tokens: Tensor, K: Tensor, cells: Tensor) -> HumanOutput:
+        """tokens: (B, rows, columns, C)."""
         config = self.config
-        tokens = self._rows_first(tokens)
         check_people(tokens, K, cells)
         K = _full(K)
         image, row, column = cells.unbind(-1)
@@ -243,7 +253,7 @@ class HumanHead(nn.Module):
             query = query + self.query_rows[row] + self.query_columns[column]
         if config.windows:
             query = torch.cat([query, window_means(tokens, cells, config.windows).flatten(1)], -1)
-        query = F.dropout(query, config.token_dropout, self.training)
+        query = dropout(query, config.token_dropout, self.training)
         means = [self.mean_pose, self.mean_betas, self.mean_camera]
         query = torch.cat([query, *(mean.expand(len(cells), -1) for mean in means)], -1)
         images, group, slot = slots_of(image, len(tokens))
@@ -354,7 +364,7 @@ def check_people(tokens: Tensor, K: Tensor, cells: Tensor) -> None:
 
 def _token_mlp(dim: int, out: int, config: HumanHeadConfig) -> nn.Sequential:
     """Dropout keeps no place of its own in the released files' numbering."""
-    hidden = nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout)) if config.dropout else nn.ReLU()
+    hidden = nn.Sequential(nn.ReLU(), Dropout(config.dropout)) if config.dropout else nn.ReLU()
     return nn.Sequential(nn.Linear(dim, dim), hidden, nn.Linear(dim, out))
 
 
@@ -365,28 +375,6 @@ def require_tokens(tokens: Tensor, dim: int, grid: tuple[int, int]) -> None:
             f"human head: tokens have shape {tuple(tokens.shape)}, not (B, {dim}, {grid[0]}, {grid[1]}): "
             "another encoder or input size than the head was made for"
         )
-
-
-def in_slots(people: Tensor, images: int, group: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
-    """People (P, C) as (images, most in an image, C), and bool (images, most) where somebody is.
-    group, slot: as `slots_of` gives them."""
-    shape = (images, int(slot.max()) + 1 if len(slot) else 0)
-    queries = people.new_zeros(*shape, people.shape[-1]).index_put((group, slot), people)
-    real = torch.zeros(shape, dtype=torch.bool, device=people.device).index_put(
-        (group, slot), torch.ones_like(slot, dtype=torch.bool)
-    )
-    return queries, real
-
-
-def slots_of(image: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """People by image: the images (I,) that have any, and each person's (P,) index among them and rank
-    within its image."""
-    counts = torch.bincount(image, minlength=batch)
-    group = ((counts > 0).cumsum(0) - 1)[image]
-    order = image.argsort(stable=True)
-    slot = torch.empty_like(image)
-    slot[order] = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image[order]]
-    return counts.nonzero()[:, 0], group, slot
 
 
 def _full(x: Tensor) -> Tensor:

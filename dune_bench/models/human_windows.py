@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dune_bench.models.human_slots import in_slots, slots_of
+
 Window = tuple[float, float, float, float]
 """(left, top, right, bottom) from the token's centre, in parts of the grid's sides."""
 SLIVER = 1e-3
@@ -27,8 +29,14 @@ def window_means(tokens: Tensor, cells: Tensor, windows: Sequence[Window]) -> Te
     across = _shares(centre[:, 1:] + boxes[:, 0] * columns, centre[:, 1:] + boxes[:, 2] * columns, columns)
     empty = (down.sum(-1) <= SLIVER) | (across.sum(-1) <= SLIVER)
     down, across = (torch.where(empty[..., None], 1.0, x) for x in (down, across))
-    total = torch.einsum("pwr,prck,pwc->pwk", down, tokens[cells[:, 0]], across)
-    return total / (down.sum(-1) * across.sum(-1))[..., None]
+    down, across = (x / x.sum(-1, keepdim=True) for x in (down, across))
+    share = (down[..., :, None] * across[..., None, :]).flatten(2)
+    # One product per image, not per person: people of an image see the same tokens.
+    image = cells[:, 0]
+    slot = slots_of(image, len(tokens))[2]
+    shares, real = in_slots(share.flatten(1), len(tokens), image, slot)
+    means = shares.reshape(len(tokens), -1, rows * columns) @ tokens.flatten(1, 2)
+    return means.reshape(*real.shape, len(windows), -1)[image, slot]
 
 
 def _shares(start: Tensor, stop: Tensor, size: int) -> Tensor:

@@ -60,7 +60,7 @@ class HmrProbe(Probe[HmrConstants]):
         "pretrained": HmrPretrained,
     }
     score_version = 1
-    fit_version = 2
+    fit_version = 3
     released_part: ClassVar[ReleasedPart] = "human_heads"
 
     @cached_property

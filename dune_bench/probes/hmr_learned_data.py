@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dune_bench.data.base import Lazy
-from dune_bench.data.samples import HumanSample
+from dune_bench.data.samples import HumanSample, Person
 from dune_bench.engine.data import Pick
 from dune_bench.geometry.cameras import scale_intrinsics
 from dune_bench.models.human_head import HumanHeadConfig
@@ -26,6 +26,8 @@ from dune_bench.probes.stream import grid_of
 Floats = NDArray[np.float64]
 REMEMBERED = 20_000
 """Images whose people are kept, a few kB each; of a larger training split the others are read anew."""
+BLOCK = 32
+"""Images whose people are read and posed at once."""
 
 
 @dataclass(frozen=True)
@@ -113,26 +115,55 @@ class PeopleImages:
         return _beside(seen, self._config, self._learning.neighbour_share, rng)
 
     def _remembered(self, index: int) -> _Seen:
-        """Without tokens.  Posing bodies for their head joints is the dearest part of a batch."""
-        if index in self._known:
-            return self._known[index]
-        seen = self._seen(self._samples[index])
-        if len(self._known) < REMEMBERED:
-            self._known[index] = seen
-        return seen
+        """The image without tokens.  Blocks are read whole, whichever of their images is asked for first:
+        the last bits of a body depend on how many are posed at once, and a resumed training asks in another
+        order."""
+        if index >= REMEMBERED:
+            return self._read([index])[0]
+        if index not in self._known:
+            first = index - index % BLOCK
+            block = range(first, min(first + BLOCK, len(self), REMEMBERED))
+            self._known.update(zip(block, self._read(block), strict=True))
+        return self._known[index]
 
-    def _seen(self, sample: HumanSample) -> _Seen:
-        config, people = self._config, people_of(sample, self._min_visible)
+    def _read(self, indices: Sequence[int]) -> list[_Seen]:
+        """Poses the images' people together for their head joints: the dearest part of a batch, and one body
+        costs nearly as much as many."""
+        found = [self._people(self._samples[i]) for i in indices]
+        persons = [person for one in found for person in one.persons]
+        at = torch.cat([one.at for one in found])
+        if self._anchor == "head_joint" and persons:
+            # Each sample's people were checked above, under its name.
+            at = self._layout.head_joints(persons, "the training split")
+        own = torch.split(at, [len(one.persons) for one in found])
+        return [self._seen(one, points) for one, points in zip(found, own, strict=True)]
+
+    def _people(self, sample: HumanSample) -> _Read:
+        people = people_of(sample, self._min_visible)
         heads = heads_of(people, sample.image.size, self._grid)
         learned = np.flatnonzero(heads.counts & heads.owns)
-        numbers = self._layout.numbers([people.people[i] for i in learned], f"sample {sample.id}")
-        at = torch.from_numpy(people.heads[learned]).float()
-        if self._anchor == "head_joint" and len(learned):
-            at = self._layout.head_joints([people.people[i] for i in learned], f"sample {sample.id}")
+        persons = [people.people[i] for i in learned]
+        numbers = self._layout.numbers(persons, f"sample {sample.id}")
         K = torch.from_numpy(grid_camera(sample.K, sample.image.size, self._grid)).float()
-        cells, offset = _cells(at, K, config)
-        spare = self._learning.spare_neighbours
-        return _Seen(torch.empty(0), K, cells, cells, offset, numbers, at, _ignored(heads, config, spare))
+        return _Read(K, heads, persons, numbers, torch.from_numpy(people.heads[learned]).float())
+
+    def _seen(self, read: _Read, at: Tensor) -> _Seen:
+        """at: (n, 3) anchors of the people, camera frame, metres."""
+        cells, offset = _cells(at, read.K, self._config)
+        ignored = _ignored(read.heads, self._config, self._learning.spare_neighbours)
+        return _Seen(torch.empty(0), read.K, cells, cells, offset, read.numbers, at, ignored)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One image: the camera on the token grid, its heads, the n people to learn from and their numbers, and
+    the middles between their ears (n, 3), camera frame, metres."""
+
+    K: Tensor
+    heads: Heads
+    persons: list[Person]
+    numbers: BodyNumbers
+    at: Tensor
 
 
 @dataclass(frozen=True)
@@ -189,12 +220,13 @@ def _beside(seen: _Seen, config: HumanHeadConfig, share: float, rng: np.random.G
     if not share or not len(seen.heads):
         return seen
     step = rng.integers(-1, 2, (len(seen.heads), 2)) * (rng.random((len(seen.heads), 1)) < share)
-    limits = torch.tensor(config.grid) - 1
-    cells = torch.minimum((seen.heads + torch.from_numpy(step)).clamp_min(0), limits)
+    home = [tuple(cell) for cell in seen.heads.tolist()]
+    limits = np.array(config.grid) - 1
+    away = [tuple(cell) for cell in (np.array(home) + step).clip(0, limits).tolist()]
     # Two people must not be asked for at one token: whose place is taken stays at home.
-    for i in range(len(cells)):
-        others = torch.cat([cells[:i], cells[i + 1 :], seen.heads[:i], seen.heads[i + 1 :]])
-        if (others == cells[i]).all(-1).any():
-            cells[i] = seen.heads[i]
+    for i, cell in enumerate(away):
+        if cell in home[:i] + home[i + 1 :] or cell in away[:i] + away[i + 1 :]:
+            away[i] = home[i]
+    cells = torch.tensor(away)
     moved = (seen.heads - cells).flip(-1).float()
     return replace(seen, cells=cells, offset=seen.offset + moved)

@@ -20,9 +20,10 @@ def test_means_are_not_others_than_those_of_the_linear_protocol(
     seed: int, left: float, top: float, width: float, height: float
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randn(2, 5, 7, 3, generator=generator, dtype=torch.float64)
+    tokens = torch.randn(3, 5, 7, 3, generator=generator, dtype=torch.float64)
     windows = [(left, top, left + width, top + height), (-0.1, -0.1, 0.1, 0.1)]
-    cells = torch.tensor([[0, 0, 0], [1, 4, 6], [1, 2, 3]])
+    # Two of the second image, one of the first, none of the third; not in the images' order.
+    cells = torch.tensor([[1, 4, 6], [0, 0, 0], [1, 2, 3]])
     found = window_means(tokens, cells, windows)
     grid = TokenGrid((5, 7), (70, 98))
     for person, (image, row, column) in enumerate(cells.tolist()):
