@@ -7,6 +7,7 @@ camera's (or to the viewing frame's), about the pelvis.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,13 @@ class BodyLayout(PosingLayout):
         if every != 1:
             raise UsageError(f"vertex_step {every}: the body model {self.model.name} takes 1 only")
         return self
+
+    def on(self, device: torch.device) -> Self:
+        """The same with a body model on the device.  This one's stays where it is: those who read data pose
+        bodies, too."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model).to(device)
+        return other
 
     def head_joints(self, people: Sequence[Person], where: str) -> Tensor:
         """(n, 3) of true people, camera frame, metres.  Raises TaskError naming `where`."""

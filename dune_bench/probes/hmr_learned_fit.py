@@ -81,11 +81,11 @@ def fit_human_head(
     data = PeopleImages(
         features, samples, seen, config, training.learning, protocol.min_visible, protocol.head
     )
-    seen.model.to(ctx.device)
+    posing = seen.on(ctx.device)
 
     def loss(module: nn.Module, batch: PeopleBatch, context: StepContext) -> Mapping[str, LossTerm]:
         with_2d = context.progress >= training.learning.points2d_after
-        return human_terms(module, batch, seen, config, training.loss, protocol.head, with_2d)
+        return human_terms(module, batch, posing, config, training.loss, protocol.head, with_2d)
 
     record = train(
         head.train(),
