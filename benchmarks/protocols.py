@@ -3,29 +3,49 @@
     python benchmarks/protocols.py RUNS ENCODER:TASK ENCODER:TASK [--metrics inliers@25cm,maa@30deg]
 
 `dune-bench compare` refuses to set two tasks side by side, for they measure different things; whether a
-learned decoder is worth its minutes is that very question.  Prints a markdown line per metric: both values,
-second − first with its 95 % interval over rooms, widened by what the fit seeds differ.
+learned decoder is worth its minutes is that very question.  Takes the newest results that are of the same
+samples.  Prints a markdown line per metric (default: the first task's primary one): both values, second −
+first with its 95 % interval over rooms, widened by what the fit seeds differ.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dune_bench.registry.lookup import load_registry
 from dune_bench.results.measured import Measured, arrays_by_seed
+from dune_bench.results.schema import Result
 from dune_bench.results.stats import paired_difference, with_seeds
 from dune_bench.results.store import ResultStore
 from dune_bench.run.probing import Arrays, make_probe
 
-METRICS = "inliers@25cm,pointmap_m,rra@15deg,maa@30deg"
+
+@dataclass(frozen=True)
+class Stored:
+    """A result and the statistics of its samples."""
+
+    result: Result
+    arrays: Arrays
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(map(str, self.arrays["id"]))
+
+    def about(self) -> str:
+        """What the reader must know of it."""
+        limit = "" if self.result.task.limited is None else f", limit {self.result.task.limited}"
+        return f"{len(self.ids)} samples{limit}, seeds {', '.join(map(str, self.result.seeds)) or 'none'}"
 
 
-def measured(store: ResultStore, name: str, metric: str) -> Measured:
-    """One metric of the newest result of `ENCODER:TASK`, as a function of sample weights."""
+def newest_first(store: ResultStore, name: str) -> list[Stored]:
+    """The results of `ENCODER:TASK`."""
     encoder, _, task = name.partition(":")
+    load_registry().task(task)  # a misspelt one is said to be that
     found = [
         (path, result)
         for path, result in store.load()[0]
@@ -33,14 +53,29 @@ def measured(store: ResultStore, name: str, metric: str) -> Measured:
     ]
     if not found:
         raise SystemExit(f"{name}: no result in {store.root}")
-    path, result = max(found, key=lambda pair: pair[1].provenance.started)
-    arrays, registry = store.arrays(path, result), load_registry()
-    probe = make_probe(registry.task(task), registry)
+    found.sort(key=lambda pair: pair[1].provenance.started, reverse=True)
+    return [Stored(result, store.arrays(path, result)) for path, result in found]
+
+
+def same_samples(firsts: list[Stored], seconds: list[Stored]) -> tuple[Stored, Stored]:
+    """The newest two that are of the same samples."""
+    for first, second in itertools.product(firsts, seconds):
+        if set(first.ids) == set(second.ids):
+            return first, second
+    raise SystemExit(
+        f"no two results of the same samples: {'; '.join(one.about() for one in firsts)} against "
+        f"{'; '.join(one.about() for one in seconds)}"
+    )
+
+
+def measured(stored: Stored, metric: str) -> Measured:
+    """One metric of a result as a function of sample weights."""
+    result, registry = stored.result, load_registry()
+    probe = make_probe(registry.task(result.task.id), registry)
     of_metric = next((m for m in result.metrics if m.id == metric), None)
     if of_metric is None:
-        raise SystemExit(
-            f"{task} has no metric {metric}: name some with --metrics, such as {result.primary.id}"
-        )
+        known = ", ".join(m.id for m in result.metrics)
+        raise SystemExit(f"{result.task.id} has no metric {metric}; it has {known}")
 
     def reduction(stats: Arrays) -> object:
         return lambda weights: probe.reduce(stats, weights)[metric]
@@ -48,10 +83,23 @@ def measured(store: ResultStore, name: str, metric: str) -> Measured:
     return Measured(
         result,
         of_metric,
-        tuple(map(str, arrays["id"])),
-        tuple(map(str, arrays["group"])),
-        tuple(reduction(stats) for stats in arrays_by_seed(result, arrays)),  # type: ignore[misc]
+        stored.ids,
+        tuple(map(str, stored.arrays["group"])),
+        tuple(reduction(stats) for stats in arrays_by_seed(result, stored.arrays)),  # type: ignore[misc]
     )
+
+
+def row(metric: str, first: Stored, second: Stored) -> str:
+    """A line of the table."""
+    a, b = measured(first, metric), measured(second, metric)
+    found = paired_difference(b.statistic, a.statistic, (b.ids, a.ids), a.groups, np.random.default_rng(0))
+    estimate = with_seeds(found[metric], a.between_seeds + b.between_seeds)
+    text = f"{estimate.value:+.3g} (too few rooms for an interval)"
+    if estimate.ci95 is not None:
+        low, high = estimate.ci95
+        mark = "**" if low > 0 or high < 0 else ""
+        text = f"{mark}{estimate.value:+.3g} [{low:+.3g}, {high:+.3g}]{mark}"
+    return f"| `{metric}` | {a.metric.value:.3g} | {b.metric.value:.3g} | {text} |"
 
 
 def main() -> None:
@@ -59,19 +107,16 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("first")
     parser.add_argument("second")
-    parser.add_argument("--metrics", default=METRICS)
+    parser.add_argument("--metrics", help="ids of metrics that both tasks have, comma-separated")
     arguments = parser.parse_args()
     store = ResultStore(arguments.runs)
-    print(f"| metric | {arguments.first} | {arguments.second} | difference |\n|---|---|---|---|")
-    for metric in arguments.metrics.split(","):
-        a, b = (measured(store, name, metric) for name in (arguments.first, arguments.second))
-        rng = np.random.default_rng(0)
-        found = paired_difference(b.statistic, a.statistic, (b.ids, a.ids), a.groups, rng)[metric]
-        estimate = with_seeds(found, a.between_seeds + b.between_seeds)
-        low, high = estimate.ci95 or (float("nan"), float("nan"))
-        mark = "**" if low > 0 or high < 0 else ""
-        values = f"{a.metric.value:.3g} | {b.metric.value:.3g}"
-        print(f"| `{metric}` | {values} | {mark}{estimate.value:+.3g} [{low:+.3g}, {high:+.3g}]{mark} |")
+    first, second = same_samples(*(newest_first(store, name) for name in (arguments.first, arguments.second)))
+    for name, one in ((arguments.first, first), (arguments.second, second)):
+        print(f"{name}: {one.about()}")
+    metrics = arguments.metrics.split(",") if arguments.metrics else [first.result.primary.id]
+    rows = [row(metric, first, second) for metric in metrics]
+    print(f"\n| metric | {arguments.first} | {arguments.second} | difference |\n|---|---|---|---|")
+    print("\n".join(rows))
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ def _smplx() -> Check:
 
     section, fix = "body models", "dune-bench prepare smplx --root DIR"
     if smplx_source() is None:
-        text = "no folder recorded; the shipped tasks do not need it (https://smpl-x.is.tue.mpg.de)"
+        text = "no folder recorded; only tasks on smplx-people need it (https://smpl-x.is.tue.mpg.de)"
         return Check(section, "smplx", State.missing, text, fix)
     try:
         neutral = neutral_file()

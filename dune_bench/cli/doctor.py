@@ -29,7 +29,7 @@ def doctor(
     ] = None,
     include: IncludeOption = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the datasets that do not ship with us.")
+        Path | None, typer.Option(metavar="DIR", help="Folder to read all datasets from, in place of theirs.")
     ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:

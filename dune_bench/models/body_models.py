@@ -188,7 +188,9 @@ def register_body_model(name: str, build: Builder) -> None:
     _BUILDERS[name] = build
 
 
-def load_body_model(name: str, path: Path | None = None, dtype: torch.dtype = torch.float32) -> BodyModel:
+def load_body_model(
+    name: str, path: str | Path | None = None, dtype: torch.dtype = torch.float32
+) -> BodyModel:
     """The body model of that name, on the CPU.
 
     path: the model file where the name needs one; None: the built-in or the recorded one.
@@ -200,5 +202,5 @@ def load_body_model(name: str, path: Path | None = None, dtype: torch.dtype = to
     if isinstance(build, str):
         module, attribute = build.split(":")
         build = getattr(import_module(module), attribute)
-    model: BodyModel = build(path, dtype)
+    model: BodyModel = build(None if path is None else Path(path), dtype)
     return model

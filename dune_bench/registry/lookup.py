@@ -202,12 +202,22 @@ class Registry:
             if not found and empty and word in ("all", *self.probes):
                 raise UsageError(f"suite {suite!r} has no tasks yet")
             if not found:
-                names = [*self.tasks, *self.probes, "all"]
-                raise UsageError(f"no task matches {word!r} in suite {suite!r}{did_you_mean(word, names)}")
+                raise UsageError(self._nothing(word, suite))
             chosen |= found
         if not chosen:
             raise UsageError("--tasks is empty: name tasks, probes, or all")
         return [self.tasks[name] for name in sorted(chosen)]
+
+    def _nothing(self, word: str, suite: str) -> str:
+        """What to say of a word that selects no task."""
+        if word in self.probes:
+            others = sorted(
+                {name for task in self.tasks.values() if task.probe == word for name in task.suites}
+            )
+            there = f": its tasks are in {', '.join(others)}" if others else ""
+            return f"no task matches {word!r} in suite {suite!r}{there}"
+        names = [*self.tasks, *self.probes, "all"]
+        return f"no task matches {word!r}{did_you_mean(word, names)}"
 
     def adapter(self, kind: str) -> Any:
         return resolve(self._target("encoder kind", kind, self.adapters))

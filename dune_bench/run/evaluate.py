@@ -20,6 +20,7 @@ from dune_bench.registry.cards import InputPolicy
 from dune_bench.results.schema import Cost
 from dune_bench.run.data import Split
 from dune_bench.run.extract import Extracted, Extractor, ImageSet
+from dune_bench.run.features import NoImages
 from dune_bench.run.forward import batch_size_for
 from dune_bench.run.identities import Identities
 from dune_bench.run.metrics import intervals_of, make_breakdowns, make_metrics, values_of
@@ -51,6 +52,9 @@ class Evaluation:
         self._features: dict[SetKey, Extracted | BenchError] = {}
         self._heads: dict[tuple[str, int | None], Head | BenchError] = {}
         self._checked: dict[str, BenchError | None] = {}
+        request = keys.request
+        size = batch_size_for(encoder, request.batch_size)
+        self._extractor = Extractor(encoder, stores.features, ui, size, request.fresh)
 
     def extract(self, todo: Iterable[TaskNode]) -> None:
         """Forwards every image that the tasks and the heads they lack need, once."""
@@ -63,16 +67,13 @@ class Evaluation:
                     bundle.views[self.keys.view(at)] = None
             except BenchError:
                 continue  # raised again, and reported, when the task is run
-        request = self.keys.request
-        size = batch_size_for(self.encoder, request.batch_size)
-        extractor = Extractor(self.encoder, self.stores.features, self.ui, size, request.fresh)
         for key, bundle in wanted.items():
             dataset, split_name, policy = key
             self.encoder.to(self.encoder.device, policy.dtype)
             name = f"{dataset} {split_name}"
             images = ImageSet(name, tuple(bundle.images.values()), tuple(bundle.views), policy)
             try:
-                self._features[key] = extractor.run(images)
+                self._features[key] = self._extractor.run(images)
             except BenchError as error:
                 self._features[key] = error
 
@@ -86,6 +87,7 @@ class Evaluation:
         found.splits["score"] = split
         if (fit := keys.fit_split(node)) is not None:
             found.splits["fit"] = fit
+        self._read_released(node, node.seeds[0], split)
         found.upstream = {role: keys.head(*at) for role, at in keys.upstream(node, node.seeds[0]).items()}
         extracted = self._extracted(node, split)
         found.seconds["features"] = sum(e.seconds for e in self._used(node))
@@ -120,6 +122,7 @@ class Evaluation:
         split = self.keys.score_split(node)
         yield from self._needs_on(node, split)
         for seed in node.seeds:
+            self._read_released(node, seed, split)  # before anything is forwarded
             yield from self._needs_of_head(node, seed)
 
     def _needs_on(self, node: TaskNode, split: Split) -> Iterator[tuple[TaskNode, Split]]:
@@ -131,10 +134,6 @@ class Evaluation:
     def _needs_of_head(self, node: TaskNode, seed: int | None) -> Iterator[tuple[TaskNode, Split]]:
         for upstream in self.keys.upstream(node, seed).values():
             yield from self._needs_of_head(*upstream)
-        probe = self.keys.probes[node.id]
-        if probe.reads_released:
-            self._check_released(node)  # before anything is forwarded
-            return
         split = self.keys.fit_split(node)
         if split is not None and self._stored(node, seed) is None:
             yield from self._needs_on(node, split)
@@ -157,6 +156,15 @@ class Evaluation:
                 self._checked[node.id] = None
         if (known := self._checked[node.id]) is not None:
             raise known
+
+    def _read_released(self, node: TaskNode, seed: int | None, split: Split) -> None:
+        """Reads the released heads that the task, or one that it builds on, asks about the split.  Raises
+        BenchError if one is not here, or is of other features than the encoder's."""
+        self._check_released(node)
+        for upstream in self.keys.upstream(node, seed).values():
+            self._read_released(*upstream, split)
+        if self.keys.probes[node.id].reads_released:
+            self._head(node, seed, split)
 
     def _stored(self, node: TaskNode, seed: int | None) -> Head | None:
         at = (node.id, seed)
@@ -201,8 +209,11 @@ class Evaluation:
 
     def _read(self, node: TaskNode, seed: int | None, split: Split) -> Head:
         """The head released with the encoder.  Its file is where it is stored: no copy is made."""
-        features = self._extracted(node, split).features[self.keys.view(node)]
-        return self.keys.probes[node.id].fit(features, Lazy([]), {}, self._context(node, seed, split))
+        view = self.keys.view(node)
+        images = ImageSet(split.name, tuple(split.images), (view,), node.policy)
+        self.encoder.to(self.encoder.device, node.policy.dtype)
+        shape = NoImages(self._extractor.layout(images, view))
+        return self.keys.probes[node.id].fit(shape, Lazy([]), {}, self._context(node, seed, split))
 
     def _upstream(self, node: TaskNode, seed: int | None, split: Split) -> dict[str, Upstream]:
         """The heads that a task names, each with its own features of the images of `split`."""

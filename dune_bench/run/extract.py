@@ -91,6 +91,11 @@ class Extractor:
         costs = {view: cost for view, (cost, _) in measured.items()}
         return Extracted(features, costs, seconds, forward.latency_ms, forward.batch_size, forwarded)
 
+    def layout(self, images: ImageSet, view: str) -> Layout:
+        """What features of the images look like in a view, from one forward of a grey image."""
+        self.encoder.check_view(view)
+        return self._measured(view, self._size(images))[1]
+
     def _measured(self, view: str, size: tuple[int, int]) -> tuple[ForwardCost, Layout]:
         at = (view, size, self.encoder.dtype)
         if at not in self._known:

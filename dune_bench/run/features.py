@@ -12,10 +12,23 @@ from dune_bench.encoders.base import Features
 from dune_bench.errors import TaskError
 from dune_bench.probes.base import FeatureSource
 from dune_bench.run.cache import Row
+from dune_bench.run.chunks import Layout
 
 CHUNK_IMAGES = 32
 """Consecutive images of a split that are forwarded and stored together.  Batches never cross a
 chunk's end, so that what is computed does not depend on where an earlier run stopped."""
+
+
+class NoImages(FeatureSource):
+    """What features look like, for what is made for an encoder without looking at an image."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.dim, self.grid = layout.dim, layout.grid
+        self.image_size, self.padding = layout.image_size, layout.padding
+
+    def batches(self, image_ids: Sequence[str], max_bytes: int) -> Iterator[tuple[slice, Features]]:
+        del max_bytes
+        raise TaskError(f"no images were forwarded, {len(image_ids)} are asked for")
 
 
 class MappedFeatures(FeatureSource):

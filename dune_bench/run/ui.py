@@ -72,14 +72,14 @@ class Eta:
         self._clock, self._settle, self._window = clock, settle_s, window_s
         self._started = clock()
         self._seen: list[tuple[float, float]] = [(self._started, 0.0)]
-        self._told = False
+        self._total: float | None = None
 
     def update(self, done: float, total: float) -> float | None:
         """Notes the progress; returns the seconds left, or None if that is not known yet."""
         now = self._clock()
-        if not self._told:
-            # What stands done at once may be from an earlier run.
-            self._told, self._seen = True, [(now, done)]
+        if total != self._total:
+            # Work of another kind begins.  What stands done at once may be from an earlier run.
+            self._total, self._seen, self._started = total, [(now, done)], now
         if done < self._seen[-1][1]:
             self._seen, self._started = [(now, done)], now
         elif done > self._seen[-1][1]:

@@ -92,7 +92,7 @@ def test_decoder_is_found_where_the_message_says(tmp_path: Path) -> None:
 
 def test_encoder_without_a_decoder_says_so(tmp_path: Path) -> None:
     with pytest.raises(
-        UnavailableError, match=r"no decoder .* encoder tiny: train one \(--tasks 'recon3d/\*/mast3r\*'\)"
+        UnavailableError, match=r"no decoder .* tiny: train one \(--suite mini-long --tasks recon3d\)"
     ):
         locate_released(card("http://127.0.0.1:9/dune.pth"), "decoders", cache=tmp_path)
 

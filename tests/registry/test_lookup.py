@@ -162,7 +162,7 @@ def test_selection_of_tasks(selection: str, suite: str, expected: list[str]) -> 
     ("selection", "suite", "reason"),
     [
         ("dept", "mini", r"no task matches 'dept'.*did you mean depth"),
-        ("semseg", "paper", "no task matches 'semseg' in suite 'paper'"),
+        ("semseg", "paper", "no task matches 'semseg' in suite 'paper': its tasks are in mini"),
         ("depth,smseg", "mini", "no task matches 'smseg'"),
         ("", "mini", "--tasks is empty"),
         (" , ", "mini", "--tasks is empty"),

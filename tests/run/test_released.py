@@ -113,11 +113,15 @@ def test_encoder_without_a_decoder_is_told_what_to_do(rooms: Path, include: Path
     assert "no decoder was released with encoder bare: train one" in str(outcome.result.error)
 
 
-def test_decoder_of_another_encoder_is_a_mistake_of_the_request(rooms: Path, include: Path) -> None:
+@pytest.mark.parametrize("tasks", [TASK, "reloc/minirooms/pnp@9"])
+def test_decoder_of_another_encoder_is_a_mistake_of_the_request_seen_before_anything_is_forwarded(
+    rooms: Path, include: Path, tasks: str
+) -> None:
     save_small(place(), DIM + 4)
-    outcome = run(rooms, include)
+    outcome = run(rooms, include, tasks=tasks)
     assert (outcome.code, outcome.written) == (ExitCode.USAGE, False)
     assert "tokens of 20 channels, the encoder gives 16" in str(outcome.result.error)
+    assert not list(features_cache().glob("*/*")), "features of no use"
 
 
 def test_decoder_of_other_values_than_numbers_is_a_failure(rooms: Path, include: Path) -> None:

@@ -43,6 +43,17 @@ def test_work_of_an_earlier_run_does_not_shorten_the_estimate() -> None:
     assert left == pytest.approx(490.0)
 
 
+def test_what_is_read_first_does_not_make_resumed_work_look_done_at_once() -> None:
+    """A fit says that it reads, of 1, before it goes on at step 400 of 900."""
+    clock = Clock()
+    eta = Eta(clock=clock)
+    eta.update(0, 1)
+    for step in range(1, 11):
+        clock.now = 5.0 + step
+        left = eta.update(400 + step, 900)
+    assert left == pytest.approx(490.0)
+
+
 def test_slow_start_is_forgotten() -> None:
     clock = Clock()
     eta = Eta(window_s=10.0, clock=clock)

@@ -54,7 +54,8 @@ def read_card(path: Path) -> DatasetCard:
     """Reads a dataset card.  Raises UnavailableError if it is not there, UsageError if it is damaged."""
     if not path.is_file():
         raise UnavailableError(
-            f"{path}: no such dataset card; it ships with dune-bench, so reinstall it or correct the root"
+            f"{path}: no such dataset card; it ships with us: leave --data or --root out, "
+            "or reinstall dune-bench"
         )
     return load_card(path, DatasetCard)
 

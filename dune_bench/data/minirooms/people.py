@@ -41,8 +41,9 @@ class MiniRoomsPeople(Dataset):
 
     @property
     def card(self) -> DatasetCard:
-        """The people's, with the splits of the rooms beside them."""
-        splits = {**self._people.card.splits, **self._rooms.card.splits}
+        """The people's, with the shards of the rooms beside them: `train` is made of two."""
+        splits = {f"{split}, of {ROOMS}": one for split, one in self._rooms.card.splits.items()}
+        splits["train, of this data set"] = self._people.card.splits[PEOPLE]
         return self._people.card.model_copy(update={"splits": splits})
 
     def fingerprint(self, split: str) -> str:

@@ -48,7 +48,7 @@ def shard_stamp(shard: Path) -> tuple[int, int]:
         stat = shard.stat()
     except FileNotFoundError as error:
         raise UnavailableError(
-            f"{shard}: no such shard; it ships with dune-bench, so reinstall it or correct the root"
+            f"{shard}: no such shard; it ships with dune-bench: leave --data or --root out, or reinstall"
         ) from error
     return stat.st_size, stat.st_mtime_ns
 
