@@ -124,7 +124,7 @@ def _obtain(source: WeightSource, folder: Path, offline: bool, progress: Progres
     if source.hub:
         return _from_hub(source, offline)
     if source.url is None or offline:
-        raise UnavailableError("no download without network access (offline)")
+        raise UnavailableError("--offline forbids the download")
     logger.warning("downloading %s, licence: %s", source.url, licence_text(source))
     path = folder / file_name(source)
     download(source.url, path, size=source.size, sha256=source.sha256, progress=progress)
@@ -157,7 +157,7 @@ def _from_hub(source: WeightSource, offline: bool) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     if offline:
-        raise UnavailableError("no download without network access (offline)")
+        raise UnavailableError("--offline forbids the download")
     _require_host(constants.ENDPOINT)
     logger.warning("downloading %s from the hub, licence: %s", source.hub, licence_text(source))
     try:

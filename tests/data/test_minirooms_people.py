@@ -158,6 +158,8 @@ def test_shipped_people_are_neither_few_nor_large() -> None:
     assert len(people) == card.people
     assert not people & (poses("minirooms@1", "train") | poses("minirooms@1", "test"))
     assert len(data.samples(HumanSample, "train")) == card.views + rooms.card.splits["train"].views
+    shown = {name: one for name, one in data.card.splits.items() if name.startswith("train")}
+    assert sum(one.views for one in shown.values()) == len(data.samples(HumanSample, "train"))
 
 
 def test_a_shard_that_shrank_is_not_read(both: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def body(request: pytest.FixtureRequest, anny: BodyModel, smplx_file: Path) -> B
     if request.param == "anny":
         return anny
     if request.param == "smplx":
-        return load_body_model("smplx", smplx_file, dtype=torch.float64)
+        return load_body_model("smplx", str(smplx_file), dtype=torch.float64)
     return StickBody(torch.float64)
 
 

@@ -93,6 +93,7 @@ def test_head_at_another_resolution_is_a_mistake_of_the_request(rooms: Path, inc
     outcome = run(rooms, include, resolution=336)
     assert (outcome.code, outcome.written) == (ExitCode.USAGE, False)
     assert "a head for 48×48 tokens (672 px), not for 24×24" in str(outcome.result.error)
+    assert not list(features_cache().glob("*/*")), "features of no use"
 
 
 def test_head_that_places_another_bone_is_a_mistake_of_the_request(rooms: Path, include: Path) -> None:
