@@ -210,7 +210,9 @@ class _Session:
                 f"{node.id}: --pick {pick} takes a stored result, there is none in {self.request.run.runs}: "
                 f"`dune-bench run` with the same options first, or --pick {Pick.even}"
             )
-        self.ui.message(f"{node.id}: no stored result to rank samples by: some of every group")
+        self.ui.message(
+            f"{node.id}: no stored result of these options and seeds to rank samples by: some of every group"
+        )
         return evenly(full.samples.groups, wanted)
 
     def _ranking(self, node: TaskNode, keys: _Chosen) -> list[str]:

@@ -57,7 +57,7 @@ def test_panels_without_a_run_are_one_of_each_room(panel: Command) -> None:
     assert answer.code == 0, answer.err
     paths = pictures(answer.out)
     assert len({path.name.split("--")[1] for path in paths}) == len(paths) == 3
-    assert "no stored result to rank samples by" in answer.err
+    assert "no stored result of these options and seeds to rank samples by" in answer.err
     assert paths[0].is_relative_to("runs/panels/pixels")
     assert "resolution" in paths[0].parent.name  # an override is part of the name
 
