@@ -150,8 +150,8 @@ class Probe(ABC, Generic[P]):
 
     @property
     def reads_released(self) -> bool:
-        """Whether `fit` only reads the head released with the encoder (`ProbeContext.released`).  It then
-        gets no samples, and features of any images."""
+        """Whether `fit` only reads the head released with the encoder (`ProbeContext.released`).  It is then
+        called before anything is forwarded: without samples, and with what features look like alone."""
         return False
 
     def check_released(self, file: ReleasedFile) -> None:

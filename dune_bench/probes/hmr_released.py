@@ -22,7 +22,7 @@ TASKS = {"anny": "hmr/minirooms/pretrained@1", "smplx": "hmr/smplx-people/pretra
 
 
 def read_released_head(features: FeatureSource, model: BodyModel, ctx: ProbeContext) -> Head:
-    """The head in the file that `ctx.released` gives; features: of any images.
+    """The head in the file that `ctx.released` gives; features: what they look like.
 
     The names of its tensors tell which release it is.  choices: also the file and its hash; of the Anny
     release, too, which stored buffers are not what their formulas say.  Raises UnavailableError if the file

@@ -13,7 +13,7 @@ from dune_bench.probes.two_view_fit import CONFIG
 
 
 def read_released(features: FeatureSource, ctx: ProbeContext) -> Head:
-    """The decoder in the file that `ctx.released` gives; features: of any images.
+    """The decoder in the file that `ctx.released` gives; features: what they look like.
 
     Head tensors: the decoder's state.  choices: also the file, its hash and the encoder it says it was
     trained on.  Raises UnavailableError if the file is not here, TaskError if it is damaged, and what
