@@ -80,6 +80,12 @@ class PeopleImages:
     def __len__(self) -> int:
         return len(self._samples)
 
+    def read_ahead(self) -> None:
+        """Reads the people of all images that are remembered: before loader processes are forked, each of
+        which would read them for itself."""
+        for first in range(0, min(len(self), REMEMBERED), BLOCK):
+            self._remembered(first)
+
     def describe(self, picks: Sequence[Pick]) -> Sequence[str]:
         return [self._samples.ids[pick.index] for pick in picks]
 

@@ -81,6 +81,7 @@ def fit_human_head(
     data = PeopleImages(
         features, samples, seen, config, training.learning, protocol.min_visible, protocol.head
     )
+    data.read_ahead()
     posing = seen.on(ctx.device)
 
     def loss(module: nn.Module, batch: PeopleBatch, context: StepContext) -> Mapping[str, LossTerm]:

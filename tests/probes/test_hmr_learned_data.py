@@ -163,6 +163,14 @@ def test_a_batch_does_not_depend_on_those_before(monkeypatch: pytest.MonkeyPatch
         assert torch.equal(one, other), name
 
 
+def test_people_who_were_read_ahead_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hmr_learned_data, "BLOCK", 2)
+    ahead, as_asked = images(anchor="head_joint"), images(anchor="head_joint")
+    ahead.read_ahead()
+    monkeypatch.setattr(ahead, "_read", lambda indices: pytest.fail(f"{indices} read again"))
+    assert torch.equal(ahead.batch(PICKS).at, as_asked.batch(PICKS).at)
+
+
 def test_an_image_without_people_is_background_alone() -> None:
     features = FakeFeatures({"a": torch.zeros(5, 24, 24), "b": torch.zeros(5, 24, 24)}, (336, 336))
     rng = np.random.default_rng(0)
