@@ -18,8 +18,8 @@ from trivial import ORACLES, TRIVIAL, Answers, statistics
 from dune_bench.probes.base import Breakdown, ProbeContext
 from dune_bench.registry.cards import TaskCard
 from dune_bench.registry.lookup import load_registry
+from dune_bench.report.format import column_name, qualifiers
 from dune_bench.results.measured import IDENTITY, Arrays, arrays_by_seed
-from dune_bench.results.schema import Result
 from dune_bench.results.stats import Estimate, Floats, Statistic, bootstrap, paired_difference, with_seeds
 from dune_bench.results.store import ResultStore
 from dune_bench.run.probing import RESERVED, make_probe
@@ -105,10 +105,8 @@ def entries(runs: Path, tasks: str, beside: Sequence[Literal["trivial", "oracle"
     for path, result in sorted(found, key=lambda item: item[1].provenance.started):
         if result.status == "ok" and fnmatch.fnmatch(result.task.id, tasks):
             card = registry.task(result.task.id)
-            if changed := _changes(result, card):
-                print(
-                    f"left out: {result.label} on {card.id} ({changed}): not as on the card", file=sys.stderr
-                )
+            if qualifiers(result.task):
+                print(f"left out: {result.label} on {column_name(result.task)}", file=sys.stderr)
                 continue
             arrays = store.arrays(path, result)
             entry = _entry(result.label, card, arrays, arrays_by_seed(result, arrays))
@@ -122,16 +120,6 @@ def entries(runs: Path, tasks: str, beside: Sequence[Literal["trivial", "oracle"
     return {
         task: sorted(known.values(), key=lambda entry: -entry.value) for task, known in sorted(loaded.items())
     }
-
-
-def _changes(result: Result, card: TaskCard) -> str:
-    """In what a result is not one of the task as its card has it: limit, options, seeds."""
-    found = [f"{name}={value}" for name, value in sorted(result.task.overrides.items()) if name != "limit"]
-    if result.task.limited is not None:
-        found.append(f"limit {result.task.limited}")
-    if set(result.seeds) != set(card.seeds):
-        found.append(f"seeds {', '.join(map(str, result.seeds)) or 'none'}")
-    return ", ".join(found)
 
 
 def compare(a: Entry, b: Entry) -> Estimate:

@@ -3,8 +3,8 @@
     python benchmarks/protocols.py RUNS ENCODER:TASK ENCODER:TASK [--metrics inliers@25cm,maa@30deg]
 
 `dune-bench compare` refuses to set two tasks side by side, for they measure different things; whether a
-learned decoder is worth its minutes is that very question.  Takes the newest results that are of the same
-samples.  Prints a markdown line per metric (default: the first task's primary one): both values, second −
+learned decoder is worth its minutes is that very question.  Takes the newest results that are as on the
+card, or at least of the same samples.  Prints a markdown line per metric (default: the first task's primary one): both values, second −
 first with its 95 % interval over rooms, widened by what the fit seeds differ.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from dune_bench.registry.lookup import load_registry
+from dune_bench.report.format import qualifiers
 from dune_bench.results.measured import Measured, arrays_by_seed
 from dune_bench.results.schema import Result
 from dune_bench.results.stats import paired_difference, with_seeds
@@ -38,12 +39,11 @@ class Stored:
 
     def about(self) -> str:
         """What the reader must know of it."""
-        limit = "" if self.result.task.limited is None else f", limit {self.result.task.limited}"
-        return f"{len(self.ids)} samples{limit}, seeds {', '.join(map(str, self.result.seeds)) or 'none'}"
+        return ", ".join([f"{len(self.ids)} samples", *qualifiers(self.result.task)])
 
 
-def newest_first(store: ResultStore, name: str) -> list[Stored]:
-    """The results of `ENCODER:TASK`."""
+def best_first(store: ResultStore, name: str) -> list[Stored]:
+    """The results of `ENCODER:TASK`: as on the card before limited or changed ones, then the newest."""
     encoder, _, task = name.partition(":")
     load_registry().task(task)  # a misspelt one is said to be that
     found = [
@@ -54,11 +54,12 @@ def newest_first(store: ResultStore, name: str) -> list[Stored]:
     if not found:
         raise SystemExit(f"{name}: no result in {store.root}")
     found.sort(key=lambda pair: pair[1].provenance.started, reverse=True)
+    found.sort(key=lambda pair: bool(qualifiers(pair[1].task)))
     return [Stored(result, store.arrays(path, result)) for path, result in found]
 
 
 def same_samples(firsts: list[Stored], seconds: list[Stored]) -> tuple[Stored, Stored]:
-    """The newest two that are of the same samples."""
+    """The first two that are of the same samples."""
     for first, second in itertools.product(firsts, seconds):
         if set(first.ids) == set(second.ids):
             return first, second
@@ -110,7 +111,7 @@ def main() -> None:
     parser.add_argument("--metrics", help="ids of metrics that both tasks have, comma-separated")
     arguments = parser.parse_args()
     store = ResultStore(arguments.runs)
-    first, second = same_samples(*(newest_first(store, name) for name in (arguments.first, arguments.second)))
+    first, second = same_samples(*(best_first(store, name) for name in (arguments.first, arguments.second)))
     for name, one in ((arguments.first, first), (arguments.second, second)):
         print(f"{name}: {one.about()}")
     metrics = arguments.metrics.split(",") if arguments.metrics else [first.result.primary.id]

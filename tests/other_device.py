@@ -43,7 +43,7 @@ class OtherDevice(TorchFunctionMode):
             raise TypeError("can't convert a tensor on the GPU to numpy")
         if name == "to" or func is Tensor.cpu:
             return moved(func, args, named)
-        there = any(marked(a) for a in far)
+        there = bool(far)
         if "device" in named and named["device"] is not None:
             there = torch.device(named["device"]).type == GPU.type
             named["device"] = CPU
