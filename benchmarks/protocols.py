@@ -4,8 +4,8 @@
 
 `dune-bench compare` refuses to set two tasks side by side, for they measure different things; whether a
 learned decoder is worth its minutes is that very question.  Takes the newest results that are as on the
-card, or at least of the same samples.  Prints a markdown line per metric (default: the first task's primary one): both values, second −
-first with its 95 % interval over rooms, widened by what the fit seeds differ.
+card, or at least of the same samples.  Prints a markdown line per metric (default: the first task's primary
+one): both values, second − first with its 95 % interval over rooms, widened by what the fit seeds differ.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Stored:
 
 
 def best_first(store: ResultStore, name: str) -> list[Stored]:
-    """The results of `ENCODER:TASK`: as on the card before limited or changed ones, then the newest."""
+    """The results of `ENCODER:TASK`: those as on the card before limited or changed ones."""
     encoder, _, task = name.partition(":")
     load_registry().task(task)  # a misspelt one is said to be that
     found = [
